@@ -1,0 +1,1 @@
+"""Adapt a checkpoint to the architecture you have, and prove that it loads."""

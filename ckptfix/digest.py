@@ -1,0 +1,25 @@
+"""BLAKE3 digests of tensors and headers, as lower-case hex of 64 characters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+NO_DIGEST = "0" * 64
+"""Stands in for a digest whose width must be known before its value is."""
+
+
+def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
+    """Hash the chunks as one run of bytes."""
+    from blake3 import blake3
+
+    hasher = blake3()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def hash_document(document: object) -> str:
+    """Hash a JSON document in its canonical form: sorted keys, no blanks, ASCII."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hash_chunks([text.encode("ascii")])

@@ -1,0 +1,1 @@
+"""Checkpoint formats: one file each, found by listing this package."""

@@ -1,0 +1,171 @@
+"""What is known of a tensor before its bytes are read: dtype, shape, place in a module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Shape = tuple[int, ...]
+Kind = Literal["float", "complex", "int", "bool"]
+
+
+class DType(StrEnum):
+    """An element type, by the name that safetensors gives it (C128 is torch's alone)."""
+
+    BOOL = "BOOL"
+    U8 = "U8"
+    I8 = "I8"
+    U16 = "U16"
+    I16 = "I16"
+    U32 = "U32"
+    I32 = "I32"
+    U64 = "U64"
+    I64 = "I64"
+    F4 = "F4"
+    F6_E2M3 = "F6_E2M3"
+    F6_E3M2 = "F6_E3M2"
+    F8_E4M3 = "F8_E4M3"
+    F8_E5M2 = "F8_E5M2"
+    F8_E8M0 = "F8_E8M0"
+    F8_E4M3FNUZ = "F8_E4M3FNUZ"
+    F8_E5M2FNUZ = "F8_E5M2FNUZ"
+    F16 = "F16"
+    BF16 = "BF16"
+    F32 = "F32"
+    F64 = "F64"
+    C64 = "C64"
+    C128 = "C128"
+
+    @property
+    def bits(self) -> int:
+        """The width of one element in bits."""
+        if self is DType.BOOL:
+            return 8
+        if self is DType.BF16:
+            return 16
+        digits = self.removeprefix("C").removeprefix("F").lstrip("UI").partition("_")[0]
+        return int(digits)
+
+    @property
+    def kind(self) -> Kind:
+        """The family in which a cast keeps the meaning of a value."""
+        if self is DType.BOOL:
+            return "bool"
+        if self[0] in "UI":
+            return "int"
+        return "complex" if self[0] == "C" else "float"
+
+    @property
+    def torch_name(self) -> str | None:
+        """The attribute of `torch` that is this dtype; None where torch has none."""
+        return _TORCH_NAMES.get(self)
+
+    @classmethod
+    def from_torch_name(cls, name: str) -> DType | None:
+        """Find the dtype that torch calls `name` (`float32`, without the `torch.`)."""
+        return _FROM_TORCH.get(name)
+
+
+_TORCH_NAMES = {
+    DType.BOOL: "bool",
+    DType.U8: "uint8",
+    DType.I8: "int8",
+    DType.U16: "uint16",
+    DType.I16: "int16",
+    DType.U32: "uint32",
+    DType.I32: "int32",
+    DType.U64: "uint64",
+    DType.I64: "int64",
+    DType.F4: "float4_e2m1fn_x2",
+    DType.F8_E4M3: "float8_e4m3fn",
+    DType.F8_E5M2: "float8_e5m2",
+    DType.F8_E8M0: "float8_e8m0fnu",
+    DType.F8_E4M3FNUZ: "float8_e4m3fnuz",
+    DType.F8_E5M2FNUZ: "float8_e5m2fnuz",
+    DType.F16: "float16",
+    DType.BF16: "bfloat16",
+    DType.F32: "float32",
+    DType.F64: "float64",
+    DType.C64: "complex64",
+    DType.C128: "complex128",
+}
+_FROM_TORCH = {name: dtype for dtype, name in _TORCH_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The shape (extents, outermost first) and dtype of one tensor."""
+
+    shape: Shape
+    dtype: DType
+
+    @property
+    def numel(self) -> int:
+        """The number of elements; 1 for a 0-d tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensor laid out contiguously; sub-byte elements are packed."""
+        return (self.numel * self.dtype.bits + 7) // 8
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
+
+    def to_json(self) -> dict[str, object]:
+        """Give the `{"shape", "dtype"}` object of the JSON documents."""
+        return {"shape": list(self.shape), "dtype": str(self.dtype)}
+
+
+@dataclass(frozen=True)
+class Manifest(Mapping[str, TensorSpec]):
+    """The tensors of a state dict in their order, and what a module tree adds to them.
+
+    `owners` gives the class of the module that owns a key, `kinds` says param or buffer, `modules` maps a
+    module path to its class and arguments, `tied` lists the groups of keys that are one tensor. All four are
+    empty for a manifest that was read from a file of weights.
+    """
+
+    tensors: Mapping[str, TensorSpec]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, Literal["param", "buffer"]] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
+    tied: tuple[tuple[str, ...], ...] = ()
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        return self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    @property
+    def numel(self) -> int:
+        """The elements of all tensors together."""
+        return sum(spec.numel for spec in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors together."""
+        return sum(spec.nbytes for spec in self.tensors.values())
+
+    def to_json(self) -> dict[str, object]:
+        """Give the `shapes:` lockfile document."""
+        tensors: dict[str, dict[str, object]] = {}
+        for key, spec in self.tensors.items():
+            tensors[key] = spec.to_json()
+            if key in self.owners:
+                tensors[key]["module"] = self.owners[key]
+            if key in self.kinds:
+                tensors[key]["kind"] = self.kinds[key]
+        document: dict[str, object] = {"schema_version": 1, "tensors": tensors}
+        if self.modules:
+            document["modules"] = dict(self.modules)
+        if self.tied:
+            document["tied"] = [list(group) for group in self.tied]
+        return document
