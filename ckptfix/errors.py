@@ -19,9 +19,7 @@ class Origin:
     op: str | None = None
 
     def __str__(self) -> str:
-        return ": ".join(
-            part for part in (f"{self.file}:{self.line}" if self.line else self.file, self.op) if part
-        )
+        return ": ".join(part for part in (f"{self.file}:{self.line}" if self.line else self.file, self.op) if part)
 
 
 class CkptfixError(Exception):

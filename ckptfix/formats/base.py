@@ -101,18 +101,7 @@ class Pairs:
 
 
 Node = (
-    TensorRef
-    | Opaque
-    | Pairs
-    | list["Node"]
-    | tuple["Node", ...]
-    | str
-    | bytes
-    | int
-    | float
-    | complex
-    | bool
-    | None
+    TensorRef | Opaque | Pairs | list["Node"] | tuple["Node", ...] | str | bytes | int | float | complex | bool | None
 )
 """An inert value of a file. Sets are lists, byte arrays are bytes."""
 
@@ -184,9 +173,7 @@ class File:
         """Raise ReadFailed where the file's length or time of change is no longer what it was."""
         now = os.fstat(self._fd)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
-            raise ReadFailed(
-                "changed while it was read", where=str(self.path), hint="run again once it is whole"
-            )
+            raise ReadFailed("changed while it was read", where=str(self.path), hint="run again once it is whole")
 
     def close(self) -> None:
         """Close the file."""
@@ -327,9 +314,7 @@ def _gather(data: bytes, ref: TensorRef) -> bytes:
     flat = np.ascontiguousarray(view).reshape(-1)
     parts = 2 if dtype.kind == "complex" else 1
     if ref.storage.byteorder == "big" and itemsize > 1:
-        flat = (
-            flat.view(f"V{itemsize // parts}").view(f">u{itemsize // parts}").astype(f"<u{itemsize // parts}")
-        )
+        flat = flat.view(f"V{itemsize // parts}").view(f">u{itemsize // parts}").astype(f"<u{itemsize // parts}")
     if ref.lazy:
         numbers = flat.view(_NUMPY_NUMBERS[dtype]).copy()
         if "conj" in ref.lazy:
