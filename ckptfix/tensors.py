@@ -64,6 +64,12 @@ class DType(StrEnum):
         return _TORCH_NAMES.get(self)
 
     @classmethod
+    def from_text(cls, text: str) -> DType | None:
+        """Find a dtype by its own name in any case (`bf16`) or by torch's (`bfloat16`, `torch.bfloat16`)."""
+        name = text.removeprefix("torch.")
+        return cls._value2member_map_.get(name.upper()) or _FROM_TORCH.get(name)  # type: ignore[return-value]
+
+    @classmethod
     def from_torch_name(cls, name: str) -> DType | None:
         """Find the dtype that torch calls `name` (`float32`, without the `torch.`)."""
         return _FROM_TORCH.get(name)

@@ -1,0 +1,182 @@
+"""Expressions: how one output tensor is made out of source tensors.
+
+An expression is frozen data. Its `spec` follows from its inputs in plain integers, so a plan knows every
+output shape and dtype before a byte is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ckptfix.tensors import DType, Shape, TensorSpec
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor of the source, as it lies there."""
+
+    key: str
+    spec: TensorSpec
+
+    def __str__(self) -> str:
+        return self.key
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor filled with one number."""
+
+    spec: TensorSpec
+    value: float | int | bool
+
+    def __str__(self) -> str:
+        return f"fill({self.value})"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Random numbers around 0 with a standard deviation, drawn for `key` from a seed."""
+
+    spec: TensorSpec
+    key: str
+    std: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"normal(std={self.std:g}, seed={self.seed})"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The value that the target itself gives `key` when it is built after `manual_seed(seed)`."""
+
+    spec: TensorSpec
+    key: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"target({self.key}, seed={self.seed})"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The same numbers in another dtype."""
+
+    source: Expr
+    dtype: DType
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The source's shape in the new dtype."""
+        return TensorSpec(self.source.spec.shape, self.dtype)
+
+    def __str__(self) -> str:
+        return f"cast({self.source}, {self.dtype})"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of a tensor that a resize works on.
+
+    Along dimension `dim` only `start` to `stop` takes part; the rest is left alone. Seen as `inner` (extents of
+    the unfolded axes), the part has the extent `sizes[n]` along `axes[n]` afterwards, and `shape` once it is folded
+    back to the tensor's own dimensions.
+    """
+
+    dim: int
+    start: int
+    stop: int
+    inner: Shape
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    shape: Shape
+
+
+Interpolation = Literal["bicubic", "bilinear", "linear", "nearest"]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Another extent along some axes, by interpolation in float32."""
+
+    source: Expr
+    spec: TensorSpec
+    block: Block
+    mode: Interpolation
+    antialias: bool
+    align_corners: bool
+
+    def __str__(self) -> str:
+        return f"{self.mode}({self.source}, {_change(self.source, self.spec)})"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The leading part along some axes."""
+
+    source: Expr
+    spec: TensorSpec
+    block: Block
+
+    def __str__(self) -> str:
+        return f"crop({self.source}, {_change(self.source, self.spec)})"
+
+
+@dataclass(frozen=True)
+class Pad:
+    """More rows after the present ones: a number, the mean of the present ones, or those of `filler`."""
+
+    source: Expr
+    spec: TensorSpec
+    block: Block
+    value: float | Literal["mean"]
+    filler: Expr | None = None
+
+    def __str__(self) -> str:
+        rows = str(self.filler) if self.filler else self.value
+        return f"pad({self.source}, {_change(self.source, self.spec)}, {rows})"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What an op of a single file makes by a function of its own: torch tensors in, one torch tensor out."""
+
+    parts: tuple[Expr, ...]
+    spec: TensorSpec
+    function: Callable[..., object]
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.label}({', '.join(map(str, self.parts))})"
+
+
+Expr = Read | Constant | Normal | Initial | Cast | Resize | Crop | Pad | Compute
+
+
+def _change(source: Expr, spec: TensorSpec) -> str:
+    return f"{list(source.spec.shape)} -> {list(spec.shape)}"
+
+
+def inputs(expr: Expr) -> Iterator[Expr]:
+    """Give the expressions that this one is made from."""
+    for field in fields(expr):
+        value = getattr(expr, field.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Expr):
+                yield part
+
+
+def leaves(expr: Expr) -> Iterator[Expr]:
+    """Give the expressions at the bottom: reads and fills."""
+    below = list(inputs(expr))
+    if not below:
+        yield expr
+    for part in below:
+        yield from leaves(part)
+
+
+def sources(expr: Expr) -> list[str]:
+    """List the source keys that an expression reads, each once."""
+    return list(dict.fromkeys(leaf.key for leaf in leaves(expr) if isinstance(leaf, Read)))

@@ -1,0 +1,9 @@
+"""Recipe x have x want -> Plan: every output tensor known before a byte is read."""
+
+from __future__ import annotations
+
+from ckptfix.plan.plan import Plan, make_plan
+from ckptfix.plan.report import Report
+from ckptfix.plan.table import Row, Step
+
+__all__ = ["Plan", "Report", "Row", "Step", "make_plan"]

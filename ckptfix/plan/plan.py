@@ -1,0 +1,222 @@
+"""Make a plan, and ask it what becomes of each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ckptfix.diff import Diff, compare
+from ckptfix.errors import CkptfixError, IncompletePlan, PlanErrors, UnknownVariable
+from ckptfix.expr import Cast, sources
+from ckptfix.keys import VarValue
+from ckptfix.plan.report import Missing, Pair, Report, Unexpected, nearest_to_each
+from ckptfix.plan.table import (
+    Row,
+    Step,
+    apply_edit,
+    dropped_sources,
+    expressions,
+    read_table,
+    strip_prefixes,
+)
+from ckptfix.recipe import Recipe
+from ckptfix.rules.base import Scope
+from ckptfix.tensors import DType, Manifest
+
+_CONFIG = "target.config."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table of expressions held against a target. Nothing has been read yet.
+
+    `dropped` maps a source key to the rule that removed it, `unfilled` a target key to the reason why no rule
+    could fill it. `errors` are faults of the recipe, all of them.
+    """
+
+    have: Manifest
+    want: Manifest
+    recipe: Recipe
+    rows: Mapping[str, Row]
+    steps: tuple[Step, ...]
+    dropped: Mapping[str, int]
+    unfilled: Mapping[str, str]
+    errors: tuple[CkptfixError, ...]
+    diff: Diff
+    wrappers: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor of both sides is accounted for."""
+        return self.diff.is_clean and not self.errors
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 incomplete, 2 where the recipe is wrong."""
+        return 2 if self.errors else int(not self.diff.is_clean)
+
+    @property
+    def outputs(self) -> dict[str, Row]:
+        """The rows that fit the target, in its order."""
+        return {key: self.rows[key] for key in self.diff.matched}
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """The target keys made without a source tensor."""
+        return tuple(key for key, row in self.outputs.items() if not sources(row.expr))
+
+    def report(self) -> Report:
+        """Account for every tensor."""
+        filled = set(self.filled)
+        loaded = tuple(key for key in self.diff.matched if key not in filled)
+        near_source = nearest_to_each(self.diff.missing, self.rows)
+        near_target = nearest_to_each(self.diff.unexpected, self.want)
+        elements = sum(self.want[key].numel for key in loaded)
+        return Report(
+            loaded=loaded,
+            filled=tuple(self.filled),
+            dropped=tuple(self.dropped),
+            missing=tuple(
+                Missing(key, self.want[key], near_source.get(key, ()), self._hint(key)) for key in self.diff.missing
+            ),
+            unexpected=tuple(
+                Unexpected(key, tuple(sources(row.expr)), row.expr.spec, near_target.get(key, ()))
+                for key, row in self.rows.items()
+                if key not in self.want
+            ),
+            mismatched=tuple(self._pair(key) for key in self.diff.mismatched),
+            dtypes=tuple(self._pair(key) for key in self.diff.dtypes),
+            collisions=tuple(collision for step in self.steps for collision in step.collisions),
+            errors=self.errors,
+            tensors=len(loaded) / len(self.want) if self.want else 1.0,
+            params=elements / self.want.numel if self.want.numel else float(len(loaded) == len(self.want)),
+            wrappers=self.wrappers,
+            wanted=len(self.want),
+        )
+
+    def raise_for_errors(self) -> None:
+        """Raise the recipe's fault, or PlanErrors with all of them in `parts`."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise PlanErrors(f"{len(self.errors)} faults in the recipe", where=self.recipe.file, parts=self.errors)
+
+    def raise_for_gaps(self) -> None:
+        """Raise IncompletePlan unless every tensor is accounted for."""
+        if not self.diff.is_clean:
+            raise IncompletePlan(
+                f"incomplete: {_counts(self.diff)}",
+                hint="`ckptfix check` lists them; rename, copy, drop or fill accounts for a tensor",
+            )
+
+    def with_dtype(self, dtype: DType) -> Plan:
+        """Cast every floating output."""
+        rows = {
+            key: replace(row, expr=Cast(row.expr, dtype))
+            if row.expr.spec.dtype.kind == "float" and row.expr.spec.dtype is not dtype
+            else row
+            for key, row in self.rows.items()
+        }
+        return replace(self, rows=rows, diff=_compare(rows, self.want))
+
+    def trace(self, key: str) -> list[str]:
+        """Follow one key of the target back through every rule, last first."""
+        if key not in self.rows:
+            return []
+        lines = [f"{key} = {self.rows[key].expr}"]
+        wanted = {key}
+        for step in reversed(self.steps):
+            hits = [made for made in step.edit.made if made.key in wanted]
+            for made in hits:
+                parents = ", ".join(made.parents) or "nothing"
+                lines.append(f"{step.origin}: {made.key} from {parents}: {made.expr}")
+                wanted = (wanted - {made.key}) | set(made.parents)
+        lines += [f"source: {source} {self.have[source]}" for source in sources(self.rows[key].expr)]
+        return lines
+
+    def _pair(self, key: str) -> Pair:
+        return Pair(key, self.rows[key].expr.spec, self.want[key])
+
+    def _hint(self, key: str) -> str | None:
+        if key in self.unfilled:
+            return self.unfilled[key]
+        for group in self.want.tied:
+            partners = [other for other in group if other != key and other in self.rows]
+            if key in group and partners:
+                return f"tied to '{partners[0]}', which is there: {{op: copy, from: {partners[0]}, to: {key}}}"
+        return None
+
+
+def make_plan(
+    recipe: Recipe,
+    have: Manifest,
+    want: Manifest,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+    config: Mapping[str, object] | None = None,
+    no_initial_values: str | None = None,
+    wrappers: tuple[str, ...] = (),
+) -> Plan:
+    """Run the rules over the table of source tensors.
+
+    `variables` override the recipe's, `config` is what `target.config.NAME` looks up. Faults do not stop the
+    run: they are collected in `Plan.errors`.
+    """
+    values, errors = _variables(recipe, variables or {}, config or {})
+    table, faults = strip_prefixes(read_table(have), recipe.source.strip, recipe.source_origin)
+    errors += faults
+    steps: list[Step] = []
+    dropped: dict[str, int] = {}
+    unfilled: dict[str, str] = {}
+    for number, (rule, origin) in enumerate(zip(recipe.rules, recipe.origins, strict=True), 1):
+        edit = rule.edit(Scope(expressions(table), want, values, no_initial_values))
+        if rule.optional:
+            edit = replace(edit, unmatched=())
+        dropped |= dict.fromkeys(dropped_sources(table, edit), number)
+        unfilled |= edit.unfilled
+        table, step = apply_edit(table, number, origin, edit, want if rule.matches_in == "target" else table)
+        steps.append(step)
+        errors += step.errors
+    used = {key for row in table.values() for key in sources(row.expr)}
+    return Plan(
+        have=have,
+        want=want,
+        recipe=recipe,
+        rows=table,
+        steps=tuple(steps),
+        dropped={key: number for key, number in dropped.items() if key not in used},
+        unfilled=unfilled,
+        errors=tuple(errors),
+        diff=_compare(table, want),
+        wrappers=wrappers,
+    )
+
+
+def _compare(table: Mapping[str, Row], want: Manifest) -> Diff:
+    return compare({key: row.expr.spec for key, row in table.items()}, want)
+
+
+def _variables(
+    recipe: Recipe, overrides: Mapping[str, VarValue], config: Mapping[str, object]
+) -> tuple[dict[str, VarValue], list[CkptfixError]]:
+    values: dict[str, VarValue] = {}
+    errors: list[CkptfixError] = []
+    for name, value in (dict(recipe.variables) | dict(overrides)).items():
+        if not (isinstance(value, str) and value.startswith(_CONFIG)):
+            values[name] = value
+            continue
+        entry = value.removeprefix(_CONFIG)
+        found = config.get(entry)
+        if isinstance(found, int | str | list | dict):
+            values[name] = found
+        else:
+            hint = f"give --var {name}=...; the config has {', '.join(sorted(config)) or 'nothing'}"
+            errors.append(
+                UnknownVariable(f"the target's config has no '{entry}' for '{name}'", where=recipe.file, hint=hint)
+            )
+    return values, errors
+
+
+def _counts(diff: Diff) -> str:
+    counts = {"missing": diff.missing, "unexpected": diff.unexpected, "mismatched": diff.mismatched}
+    return ", ".join(f"{len(keys)} {name}" for name, keys in counts.items() if keys)

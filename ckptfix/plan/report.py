@@ -1,0 +1,201 @@
+"""The account of a plan: what becomes of every source tensor and every target tensor.
+
+The typed dictionaries are the `--json` documents; `ckptfix schema report | plan` derives from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from ckptfix.errors import CkptfixError
+from ckptfix.keys import nearest_keys
+from ckptfix.plan.table import Collision
+from ckptfix.tensors import TensorSpec
+
+
+class SpecDocument(TypedDict):
+    """A shape and a dtype."""
+
+    shape: list[int]
+    dtype: str
+
+
+class MissingDocument(SpecDocument):
+    """A target key that nothing provides."""
+
+    key: str
+    nearest: list[str]
+    hint: str | None
+
+
+UnexpectedDocument = TypedDict(
+    "UnexpectedDocument",
+    {"key": str, "from": list[str], "shape": list[int], "dtype": str, "nearest": list[str]},
+)
+
+
+class PairDocument(TypedDict):
+    """A key that both sides have, differently."""
+
+    key: str
+    have: SpecDocument
+    want: SpecDocument
+
+
+class CollisionDocument(TypedDict):
+    """A key made twice; a rule of null is the checkpoint itself."""
+
+    key: str
+    rules: list[int | None]
+
+
+class ErrorDocument(TypedDict):
+    """A fault of the recipe."""
+
+    code: str
+    where: str | None
+    message: str
+    hint: str | None
+
+
+class CoverageDocument(TypedDict):
+    """Loaded over all target keys, and over all target elements: 0 to 1."""
+
+    tensors: float
+    params: float
+
+
+class ReportDocument(TypedDict):
+    """What `check --json` prints."""
+
+    schema_version: int
+    compatible: bool
+    coverage: CoverageDocument
+    loaded: list[str]
+    filled: list[str]
+    dropped: list[str]
+    missing: list[MissingDocument]
+    unexpected: list[UnexpectedDocument]
+    mismatched: list[PairDocument]
+    dtypes: list[PairDocument]
+    collisions: list[CollisionDocument]
+    errors: list[ErrorDocument]
+    wrappers: list[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A key with the tensor at hand and the one that is wanted."""
+
+    key: str
+    have: TensorSpec
+    want: TensorSpec
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A target key that nothing provides, the keys that read most like it, and what would mend it."""
+
+    key: str
+    want: TensorSpec
+    nearest: tuple[str, ...] = ()
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Unexpected:
+    """A tensor that the target does not know, and the source keys that it comes from."""
+
+    key: str
+    sources: tuple[str, ...]
+    have: TensorSpec
+    nearest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The account: compatible only where every tensor of both sides is accounted for."""
+
+    loaded: tuple[str, ...]
+    filled: tuple[str, ...]
+    dropped: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    unexpected: tuple[Unexpected, ...]
+    mismatched: tuple[Pair, ...]
+    dtypes: tuple[Pair, ...]
+    collisions: tuple[Collision, ...]
+    errors: tuple[CkptfixError, ...]
+    tensors: float
+    """Loaded keys over all target keys."""
+    params: float
+    """Loaded elements over all target elements."""
+    wrappers: tuple[str, ...] = ()
+    wanted: int = field(default=0)
+    """The number of target keys."""
+
+    @property
+    def compatible(self) -> bool:
+        """Whether a strict load would succeed with nothing left over."""
+        return not (self.missing or self.unexpected or self.mismatched or self.errors)
+
+    def to_json(self) -> ReportDocument:
+        """Give the document of `check --json`."""
+        return {
+            "schema_version": 1,
+            "compatible": self.compatible,
+            "coverage": {"tensors": self.tensors, "params": self.params},
+            "loaded": list(self.loaded),
+            "filled": list(self.filled),
+            "dropped": list(self.dropped),
+            "missing": [_missing(row) for row in self.missing],
+            "unexpected": [
+                {"key": row.key, "from": list(row.sources), "nearest": list(row.nearest), **_spec(row.have)}
+                for row in self.unexpected
+            ],
+            "mismatched": [_pair(row) for row in self.mismatched],
+            "dtypes": [_pair(row) for row in self.dtypes],
+            "collisions": [{"key": row.key, "rules": list(row.rules)} for row in self.collisions],
+            "errors": [_error(error) for error in self.errors],
+            "wrappers": list(self.wrappers),
+        }
+
+    def __str__(self) -> str:
+        """One line."""
+        parts = [f"{len(self.loaded)} of {self.wanted} tensors loaded"]
+        counts = {
+            "filled": self.filled,
+            "dropped": self.dropped,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "mismatched": self.mismatched,
+        }
+        parts += [f"{len(rows)} {name}" for name, rows in counts.items() if rows]
+        return ", ".join(parts)
+
+
+def _spec(spec: TensorSpec) -> SpecDocument:
+    return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
+
+
+def _pair(pair: Pair) -> PairDocument:
+    return {"key": pair.key, "have": _spec(pair.have), "want": _spec(pair.want)}
+
+
+def _missing(row: Missing) -> MissingDocument:
+    return {"key": row.key, "nearest": list(row.nearest), "hint": row.hint, **_spec(row.want)}
+
+
+def _error(error: CkptfixError) -> ErrorDocument:
+    where = str(error.where) if error.where else None
+    return {"code": error.code, "where": where, "message": error.message, "hint": error.hint}
+
+
+_MOST_SEARCHES = 50
+"""Keys for which the nearest are looked up; past that many the names of the two sides have little in common."""
+
+
+def nearest_to_each(keys: Sequence[str], others: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """Give the nearest other keys of the first keys of a list."""
+    return {key: tuple(nearest_keys(key, others)) for key in keys[:_MOST_SEARCHES]}

@@ -1,0 +1,101 @@
+"""Recipes: an ordered list of rules, with the line that each stands on."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ckptfix.digest import hash_document
+from ckptfix.document import Document, parse_document, read_document, validate
+from ckptfix.errors import Origin
+from ckptfix.keys import VarValue
+from ckptfix.rules import rule_types
+from ckptfix.rules.base import Rule
+
+
+class SourceChoice(BaseModel):
+    """Which state dict of the file, and which prefixes come off its keys before the rules."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    select: str | None = Field(default=None, description="Dotted path of the state dict in the file; '.' is all of it.")
+    strip: tuple[str, ...] = Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
+
+
+class RecipeDocument(BaseModel):
+    """A recipe as it is written. `recipe_model` adds the rules, whose union is found at run time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="ckptfix recipe")
+
+    ckptfix: Literal[1] = Field(description="Version of the recipe language.")
+    description: str | None = Field(default=None, description="What the recipe converts.")
+    vars: dict[str, Any] = Field(
+        default_factory=dict, description="Integers, lists, maps, or the text target.config.NAME."
+    )
+    source: SourceChoice = Field(default_factory=SourceChoice)
+
+
+@cache
+def recipe_model() -> type[RecipeDocument]:
+    """Build the schema over all ops."""
+    union: Any = reduce(operator.or_, rule_types().values())  # a type that exists at run time only
+    rules: Any = (tuple[Annotated[union, Field(discriminator="op")], ...], Field(default=(), description="In order."))
+    return create_model("Recipe", __base__=RecipeDocument, rules=rules)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `origins[n]` is where `rules[n]` stands."""
+
+    file: str = "no recipe"
+    rules: tuple[Rule, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    variables: Mapping[str, VarValue] = field(default_factory=dict)
+    source: SourceChoice = field(default_factory=SourceChoice)
+    source_origin: Origin = field(default_factory=lambda: Origin("no recipe"))
+    description: str | None = None
+    digest: str = ""
+
+
+def load_recipe(recipe: Recipe | Path | str | Mapping[str, Any] | None) -> Recipe:
+    """Read a recipe from a file, from a text with more than one line, or from plain values.
+
+    Raises SourceNotFound, ReadFailed, RecipeSyntaxError or RecipeSchemaError.
+    """
+    match recipe:
+        case None:
+            return Recipe(digest=hash_document(None))
+        case Recipe():
+            return recipe
+        case Path():
+            return _check(read_document(recipe))
+        case str() if "\n" in recipe:
+            return _check(parse_document(recipe, "recipe"))
+        case str():
+            return _check(read_document(Path(recipe)))
+    return _check(Document("recipe", dict(recipe)))
+
+
+def _check(document: Document) -> Recipe:
+    checked = validate(recipe_model(), document)
+    rules: tuple[Rule, ...] = checked.rules  # type: ignore[attr-defined]
+    origins = tuple(
+        Origin(document.file, document.line_of(("rules", number)) or number + 1, rule.name)
+        for number, rule in enumerate(rules)
+    )
+    return Recipe(
+        file=document.file,
+        rules=rules,
+        origins=origins,
+        variables=checked.vars,
+        source=checked.source,
+        source_origin=Origin(document.file, document.line_of(("source",)), "source"),
+        description=checked.description,
+        digest=hash_document(document.value),
+    )

@@ -1,0 +1,178 @@
+"""What a rule is: a pydantic schema and one function from a table of expressions to an edit of it.
+
+A rule file defines one subclass of `Rule`. It never changes the table: `edit` says which keys it takes out and
+which it makes, and the plan applies that, finds collisions and keeps the trace.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from ckptfix.errors import CkptfixError, PatternError, UnknownVariable
+from ckptfix.expr import Expr
+from ckptfix.keys import KeyPattern, KeyTemplate, VarValue
+from ckptfix.tensors import Manifest
+
+
+def _read_pattern(value: object) -> KeyPattern:
+    if isinstance(value, KeyPattern):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"a pattern is a text, not {value!r}")
+    try:
+        pattern = KeyPattern.parse(value)
+        pattern.check()
+    except PatternError as error:
+        raise ValueError(str(error)) from error
+    return pattern
+
+
+def _read_template(value: object) -> KeyTemplate:
+    if isinstance(value, KeyTemplate):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"a key is a text, not {value!r}")
+    try:
+        return KeyTemplate.parse(value)
+    except PatternError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+_ONE_OR_MORE = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+
+Pattern = Annotated[
+    KeyPattern, BeforeValidator(_read_pattern), PlainSerializer(str), WithJsonSchema({"type": "string"})
+]
+Template = Annotated[
+    KeyTemplate, BeforeValidator(_read_template), PlainSerializer(str), WithJsonSchema({"type": "string"})
+]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_as_list), Field(min_length=1), WithJsonSchema(_ONE_OR_MORE)]
+Templates = Annotated[
+    tuple[Template, ...], BeforeValidator(_as_list), Field(min_length=1), WithJsonSchema(_ONE_OR_MORE)
+]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a rule may look at: the table as it stands, the target, the variables.
+
+    `no_initial_values` says why the target cannot be built, and is None where it can.
+    """
+
+    table: Mapping[str, Expr]
+    want: Manifest
+    variables: Mapping[str, VarValue] = field(default_factory=dict)
+    no_initial_values: str | None = None
+
+    def undefined(self, template: KeyTemplate, bound: Iterable[str]) -> UnknownVariable | None:
+        """Give the error for a name that neither a placeholder nor a variable defines; None where all are."""
+        defined = {*bound, *self.variables}
+        known = ", ".join(sorted(defined)) or "none"
+        for name in sorted(template.names - defined):
+            return UnknownVariable(
+                f"'{template}' uses '{name}', which no pattern or variable defines",
+                hint=f"give --var {name}=..., or declare it in vars; known here: {known}",
+            )
+        return None
+
+    def fill(self, template: KeyTemplate, bound: Mapping[str, str]) -> str:
+        """Make a key whose names are all defined. Raises PatternError."""
+        return template.fill(bound, self.variables)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A key that a rule makes, how, and out of which keys of the table."""
+
+    key: str
+    expr: Expr
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a rule does to the table. `selected` counts the keys it applied to, after `when`.
+
+    `unmatched` are the patterns without a key, `faults` whatever else makes the rule inapplicable, `unfilled` the
+    target keys that it would have made if the target could be built, with the reason.
+    """
+
+    consumed: tuple[str, ...] = ()
+    made: tuple[Made, ...] = ()
+    selected: int = 0
+    unmatched: tuple[KeyPattern, ...] = ()
+    faults: tuple[CkptfixError, ...] = ()
+    unfilled: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A rule at work: the rule, the shapes at hand, the target's, and the text of each expression made.
+
+    Shapes stand for F32 tensors unless the value is `"DTYPE [..]"`. `fails` is a text of the error instead.
+    """
+
+    rule: str
+    have: Mapping[str, list[int] | str]
+    want: Mapping[str, list[int] | str]
+    gives: Mapping[str, str] = field(default_factory=dict)
+    fails: str | None = None
+
+
+class Rule(BaseModel, ABC):
+    """One edit of the table. A subclass adds `op: Literal[...]`, its fields, and examples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
+
+    optional: bool = Field(default=False, description="A pattern that matches no key is no error.")
+
+    examples: ClassVar[tuple[Example, ...]] = ()
+    matches_in: ClassVar[Literal["table", "target"]] = "table"
+    """Whose keys the patterns are about."""
+
+    @property
+    def name(self) -> str:
+        """The op."""
+        return str(getattr(self, "op"))  # noqa: B009  every subclass has the field, this class has not
+
+    @abstractmethod
+    def edit(self, scope: Scope) -> Edit:
+        """Work out what the rule does. Faults are returned, not raised, so that all are reported at once."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The keys that a list of patterns matches, each once, and the patterns that match none."""
+
+    keys: tuple[str, ...]
+    unmatched: tuple[KeyPattern, ...]
+
+
+def select(patterns: Iterable[KeyPattern], keys: Iterable[str]) -> Selection:
+    """Match whole keys against patterns, keeping the order of the keys."""
+    used: set[KeyPattern] = set()
+    chosen: list[str] = []
+    patterns = tuple(patterns)
+    for key in keys:
+        hits = [pattern for pattern in patterns if pattern.match(key) is not None]
+        used.update(hits)
+        if hits:
+            chosen.append(key)
+    return Selection(tuple(chosen), tuple(pattern for pattern in patterns if pattern not in used))
+
+
+def matches(pattern: KeyPattern, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give each key that a pattern matches, with the texts of its placeholders."""
+    for key in keys:
+        bound = pattern.match(key)
+        if bound is not None:
+            yield key, bound

@@ -1,0 +1,52 @@
+"""Change the dtype of floating tensors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from ckptfix.expr import Cast as CastExpr
+from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
+from ckptfix.tensors import DType
+
+_FLOATS = [str(dtype) for dtype in DType if dtype.kind == "float" and dtype.torch_name and dtype.bits >= 8]
+
+
+def _read_dtype(value: object) -> DType:
+    dtype = DType.from_text(str(value))
+    if dtype is None or str(dtype) not in _FLOATS:
+        raise ValueError(f"'{value}' is no floating dtype; known: {', '.join(_FLOATS)}")
+    return dtype
+
+
+class Cast(Rule):
+    """Change the dtype of floating tensors; integers and booleans that a pattern matches stay as they are."""
+
+    op: Literal["cast"]
+    keys: Patterns = Field(description="Patterns of the keys to change.")
+    dtype: Annotated[DType, BeforeValidator(_read_dtype), WithJsonSchema({"type": "string"})] = Field(
+        description=f"One of {', '.join(_FLOATS)}, or torch's name for it."
+    )
+
+    examples = (
+        Example(
+            rule='{op: cast, keys: "**", dtype: BF16}',
+            have={"w": [2], "n": "I64 []"},
+            want={"w": [2], "n": "I64 []"},
+            gives={"w": "cast(w, BF16)", "n": "n"},
+        ),
+        Example(rule='{op: cast, keys: "**", dtype: float32}', have={"w": [2]}, want={"w": [2]}, gives={"w": "w"}),
+        Example(rule='{op: cast, keys: "**", dtype: I8}', have={}, want={}, fails="'I8' is no floating dtype"),
+    )
+
+    def edit(self, scope: Scope) -> Edit:
+        """Wrap the selected rows that are floating and of another dtype."""
+        found = select(self.keys, scope.table)
+        keys = [
+            key
+            for key in found.keys
+            if scope.table[key].spec.dtype.kind == "float" and scope.table[key].spec.dtype is not self.dtype
+        ]
+        made = tuple(Made(key, CastExpr(scope.table[key], self.dtype), (key,)) for key in keys)
+        return Edit(tuple(keys), made, len(keys), found.unmatched)

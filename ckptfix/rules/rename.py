@@ -1,0 +1,79 @@
+"""Give tensors new keys."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ckptfix.errors import CkptfixError, KeyCollision
+from ckptfix.keys import KeyPattern
+from ckptfix.rules.base import Edit, Example, Made, Pattern, Rule, Scope, Template, matches
+
+
+class Rename(Rule):
+    """Give tensors new keys. All pairs of one rule apply at once, so a swap is one rule.
+
+    A pattern matches whole keys: `{i}` and `*` stand for a text without a dot, `{x:**}` for whole segments. The
+    new key may calculate, `{i+1}`, and look up variables, `{stage[i]}`.
+    """
+
+    op: Literal["rename"]
+    map: dict[Pattern, Template] = Field(description="Pattern of the present key to the new key.", min_length=1)
+
+    examples = (
+        Example(
+            rule='{op: rename, map: {"module.{k:**}": "{k}"}}',
+            have={"module.fc.weight": [5, 3]},
+            want={"fc.weight": [5, 3]},
+            gives={"fc.weight": "module.fc.weight"},
+        ),
+        Example(
+            rule='{op: rename, map: {"layer{i}.{p:**}": "stages.{i-1}.{p}"}}',
+            have={"layer1.0.w": [2]},
+            want={"stages.0.0.w": [2]},
+            gives={"stages.0.0.w": "layer1.0.w"},
+        ),
+        Example(
+            rule="{op: rename, map: {a: b, b: a}}",
+            have={"a": [1], "b": [2]},
+            want={"a": [2], "b": [1]},
+            gives={"a": "b", "b": "a"},
+        ),
+        Example(
+            rule='{op: rename, map: {"{x}.w": "{x-1}.w"}}',
+            have={"stem.w": [1]},
+            want={},
+            fails="x is 'stem', not an integer",
+        ),
+        Example(
+            rule='{op: rename, map: {"a.*": b, "*.w": c}}',
+            have={"a.w": [1]},
+            want={},
+            fails="'a.w' is renamed to 'b' and to 'c'",
+        ),
+    )
+
+    def edit(self, scope: Scope) -> Edit:
+        """Move each matched row to its new key."""
+        new_keys: dict[str, str] = {}
+        unmatched: list[KeyPattern] = []
+        faults: list[CkptfixError] = []
+        for pattern, template in self.map.items():
+            if undefined := scope.undefined(template, pattern.names):
+                faults.append(undefined)
+                continue
+            hit = False
+            for key, bound in matches(pattern, scope.table):
+                hit = True
+                try:
+                    new = scope.fill(template, bound)
+                except CkptfixError as error:
+                    faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
+                    continue
+                if new_keys.setdefault(key, new) != new:
+                    faults.append(KeyCollision(f"'{key}' is renamed to '{new_keys[key]}' and to '{new}'"))
+            if not hit:
+                unmatched.append(pattern)
+        made = tuple(Made(new, scope.table[key], (key,)) for key, new in new_keys.items())
+        return Edit(tuple(new_keys), made, len(new_keys), tuple(unmatched), tuple(faults))

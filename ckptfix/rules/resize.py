@@ -1,0 +1,256 @@
+"""Give tensors other extents along named axes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ckptfix.errors import CkptfixError, LayoutError, RuleError, UnknownVariable
+from ckptfix.expr import Block, Crop, Expr, Initial, Pad
+from ckptfix.expr import Resize as ResizeExpr
+from ckptfix.keys import nearest_keys
+from ckptfix.layout import (
+    Axis,
+    Product,
+    Sizes,
+    Sum,
+    expand,
+    extent,
+    names_of,
+    parse_tensor,
+    solve,
+    text_of,
+)
+from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
+from ckptfix.tensors import Shape, TensorSpec
+
+_AXES = {"linear": (1, 1), "bilinear": (2, 2), "bicubic": (2, 2), "nearest": (1, 3)}
+Extent = Annotated[int, Field(ge=0)]
+
+
+class Resize(Rule):
+    """Interpolate, crop or pad along named axes; all other axes keep their extent.
+
+    `layout` names the axes of the tensor, e.g. `1 (p + (h w)) c` for class token and grid of a position table,
+    and `axes` says which change. Two listed axes that a product leaves open are taken as equal (196 = 14 x 14).
+    Where no extent changes, the bytes are untouched. Interpolation runs in float32 and gives the dtype back.
+    """
+
+    op: Literal["resize"]
+    keys: Patterns = Field(description="Patterns of the keys to resize.")
+    layout: str = Field(description="The axes of the tensor.")
+    axes: list[str] | dict[str, Extent | str] = Field(
+        description="The axes that change: a list, with new extents from the target, or a map to new extents.",
+        min_length=1,
+    )
+    mode: Literal["bicubic", "bilinear", "linear", "nearest", "crop", "pad"] = Field(
+        description="crop keeps the leading part, pad adds to the end."
+    )
+    sizes: dict[str, Extent | str] = Field(
+        default_factory=dict, description="Extents of axes in the SOURCE that its shape alone does not tell."
+    )
+    antialias: bool = Field(default=False, description="Low-pass before shrinking (bilinear, bicubic).")
+    align_corners: bool = Field(default=False, description="Corner pixels stay on corners (linear, bilinear, bicubic).")
+    fill: float | Literal["mean", "target"] = Field(
+        default=0.0, description="What pad adds: a number, the mean of the present rows, or the target's own."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of `fill: target`.")
+
+    examples = (
+        Example(
+            rule='{op: resize, keys: pos, layout: "1 (p + (h w)) c", axes: [h, w], mode: bicubic, sizes: {p: 1}}',
+            have={"pos": [1, 197, 8]},
+            want={"pos": [1, 577, 8]},
+            gives={"pos": "bicubic(pos, [1, 197, 8] -> [1, 577, 8])"},
+        ),
+        Example(
+            rule='{op: resize, keys: wte, layout: "v c", axes: {v: 12}, mode: pad, fill: mean}',
+            have={"wte": [10, 4]},
+            want={"wte": [12, 4]},
+            gives={"wte": "pad(wte, [10, 4] -> [12, 4], mean)"},
+        ),
+        Example(
+            rule='{op: resize, keys: pos, layout: "n c", axes: [n], mode: crop}',
+            have={"pos": [512, 4]},
+            want={"pos": [512, 4]},
+            gives={"pos": "pos"},
+        ),
+        Example(
+            rule='{op: resize, keys: pos, layout: "(h w) c", axes: [h, w], mode: bicubic}',
+            have={"pos": [12, 4]},
+            want={"pos": [16, 4]},
+            fails="12 is not a square",
+        ),
+        Example(
+            rule='{op: resize, keys: pos, layout: "n c", axes: [m], mode: linear}',
+            have={"pos": [4, 4]},
+            want={"pos": [8, 4]},
+            fails="'n c' has no axis 'm'",
+        ),
+        Example(
+            rule='{op: resize, keys: pos, layout: "n c", axes: [n], mode: crop}',
+            have={"pos": [4, 4]},
+            want={"pos": [8, 4]},
+            fails="crop cannot grow",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Resize:
+        try:
+            names = [name for axis in parse_tensor(self.layout) for name in names_of(axis)]
+        except LayoutError as error:
+            raise ValueError(f"layout: {error}") from error
+        for name in (*self.axes, *self.sizes):
+            if name not in names:
+                raise ValueError(f"'{self.layout}' has no axis '{name}'; it has {', '.join(names)}")
+        low, high = _AXES.get(self.mode, (1, len(names)))
+        if not low <= len(self.axes) <= high:
+            raise ValueError(f"{self.mode} works along {low if low == high else f'{low} to {high}'} axes")
+        if self.antialias and self.mode not in ("bilinear", "bicubic"):
+            raise ValueError(f"antialias: {self.mode} has none")
+        if self.align_corners and self.mode not in ("linear", "bilinear", "bicubic"):
+            raise ValueError(f"align_corners: {self.mode} has none")
+        if "fill" in self.model_fields_set and self.mode != "pad":
+            raise ValueError(f"fill: {self.mode} adds nothing")
+        if self.fill == "mean" and len(self.axes) > 1:
+            raise ValueError("fill: the mean is taken along one axis")
+        return self
+
+    def edit(self, scope: Scope) -> Edit:
+        """Wrap each selected row whose extents change."""
+        found = select(self.keys, scope.table)
+        made: list[Made] = []
+        faults: list[CkptfixError] = []
+        for key in found.keys:
+            try:
+                expr = self._resized(key, scope)
+            except CkptfixError as error:
+                faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
+                continue
+            if expr is not scope.table[key]:
+                made.append(Made(key, expr, (key,)))
+        return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
+
+    def _resized(self, key: str, scope: Scope) -> Expr:
+        source = scope.table[key]
+        axes = expand(parse_tensor(self.layout), len(source.spec.shape))
+        have = solve(axes, source.spec.shape, _numbers(self.sizes, scope), tuple(self.axes))
+        want = have | self._new_sizes(key, axes, have, scope)
+        if have == want:
+            return source
+        block = _block(axes, have, want, tuple(self.axes))
+        spec = TensorSpec(tuple(extent(axis, want) or 0 for axis in axes), source.spec.dtype)
+        match self.mode:
+            case "crop":
+                if any(want[name] > have[name] for name in self.axes):
+                    raise RuleError(f"crop cannot grow {_change(self.axes, have, want)}", hint="use mode: pad")
+                return Crop(source, spec, block)
+            case "pad":
+                if any(want[name] < have[name] for name in self.axes):
+                    raise RuleError(f"pad cannot shrink {_change(self.axes, have, want)}", hint="use mode: crop")
+                return self._padded(key, source, spec, block, scope)
+            case mode:
+                if source.spec.dtype.kind != "float":
+                    raise RuleError(f"{mode} needs floating numbers, this is {source.spec.dtype}")
+                if 0 in (*block.inner, *block.sizes):
+                    raise RuleError(f"{mode} cannot resize {_change(self.axes, have, want)}")
+                return ResizeExpr(source, spec, block, mode, self.antialias, self.align_corners)
+
+    def _new_sizes(self, key: str, axes: tuple[Axis, ...], have: Sizes, scope: Scope) -> Sizes:
+        if isinstance(self.axes, dict):
+            return _numbers(self.axes, scope)
+        if key not in scope.want:
+            near = nearest_keys(key, scope.want)
+            raise RuleError(
+                "the target has no such key, so it gives no new extents",
+                hint=f"write axes: {{{self.axes[0]}: ...}}, or rename first; nearest: {', '.join(near) or 'none'}",
+            )
+        shape = scope.want[key].shape
+        if len(shape) != len(axes):
+            raise RuleError(f"the target has {list(shape)} there, '{text_of(axes)}' has {len(axes)} axes")
+        kept = {name: size for name, size in have.items() if name not in self.axes}
+        try:
+            return solve(axes, shape, kept, tuple(self.axes))
+        except LayoutError as error:
+            hint = f"give the new extents: axes: {{{', '.join(f'{name}: ...' for name in self.axes)}}}"
+            raise LayoutError(f"in the target {list(shape)}: {error.message}", hint=hint) from error
+
+    def _padded(self, key: str, source: Expr, spec: TensorSpec, block: Block, scope: Scope) -> Expr:
+        if self.fill == "mean" and spec.dtype.kind != "float":
+            raise RuleError(f"the mean needs floating numbers, this is {spec.dtype}")
+        if self.fill != "target":
+            return Pad(source, spec, block, self.fill)
+        if scope.no_initial_values:
+            raise RuleError(f"fill: target: {scope.no_initial_values}")
+        if key not in scope.want or scope.want[key].shape != spec.shape:
+            raise RuleError(f"fill: target: the target has no '{key}' of shape {list(spec.shape)}")
+        return Pad(source, spec, block, 0.0, Initial(scope.want[key], key, self.seed))
+
+
+def _numbers(sizes: dict[str, Extent | str], scope: Scope) -> Sizes:
+    """Look up the sizes that name a variable."""
+    result: Sizes = {}
+    for name, value in sizes.items():
+        number = scope.variables.get(value) if isinstance(value, str) else value
+        if number is None:
+            raise UnknownVariable(f"'{value}' is no variable", hint=f"give --var {value}=...")
+        if not isinstance(number, int) or number < 0:
+            raise RuleError(f"the variable '{value}' is {number!r}, not an extent")
+        result[name] = number
+    return result
+
+
+def _change(names: list[str] | dict[str, Extent | str], have: Sizes, want: Sizes) -> str:
+    return ", ".join(f"{name} from {have[name]} to {want[name]}" for name in names)
+
+
+def _block(axes: tuple[Axis, ...], have: Sizes, want: Sizes, listed: tuple[str, ...]) -> Block:
+    """Find the part that changes, and where the listed axes lie in it."""
+    sums = [dim for dim, axis in enumerate(axes) if isinstance(axis, Sum) and _mentions(axis, listed)]
+    if len(sums) > 1:
+        raise LayoutError("the axes to resize lie in two sums", hint="resize one after the other")
+    dim = sums[0] if sums else 0
+    start, core = _descend(axes[dim], have, listed) if sums else (0, axes[0])
+    part = (*axes[:dim], core, *axes[dim + 1 :])
+    atoms = [atom for axis in part for atom in _atoms(axis, listed)]
+    names = [str(atom) for atom in atoms]
+    return Block(
+        dim=dim,
+        start=start,
+        stop=start + (extent(core, have) or 0),
+        inner=_extents(atoms, have),
+        axes=tuple(names.index(name) for name in listed),
+        sizes=tuple(want[name] for name in listed),
+        shape=_extents(part, want),
+    )
+
+
+def _mentions(axis: Axis, names: tuple[str, ...]) -> bool:
+    return any(name in names for name in names_of(axis))
+
+
+def _descend(axis: Axis, sizes: Sizes, listed: tuple[str, ...]) -> tuple[int, Axis]:
+    """Go down the sums to the one part that holds all listed axes; give its start and itself."""
+    start = 0
+    while isinstance(axis, Sum):
+        hits = [part for part in axis.parts if _mentions(part, listed)]
+        if len(hits) > 1:
+            raise LayoutError(f"{axis}: two parts change", hint="resize one after the other")
+        position = axis.parts.index(hits[0])
+        start += sum(extent(part, sizes) or 0 for part in axis.parts[:position])
+        axis = hits[0]
+    return start, axis
+
+
+def _atoms(axis: Axis, listed: tuple[str, ...]) -> list[Axis]:
+    if isinstance(axis, Product):
+        return [atom for factor in axis.factors for atom in _atoms(factor, listed)]
+    if isinstance(axis, Sum) and _mentions(axis, listed):
+        raise LayoutError(f"{axis}: a sum inside a product cannot be resized")
+    return [axis]
+
+
+def _extents(axes: list[Axis] | tuple[Axis, ...], sizes: Sizes) -> Shape:
+    return tuple(extent(axis, sizes) or 0 for axis in axes)
