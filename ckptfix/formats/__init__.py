@@ -1,1 +1,138 @@
-"""Checkpoint formats: one file each, found by listing this package."""
+"""Checkpoint formats: one file each, found by listing this package.
+
+`open_contents` gives all that a file's headers say, `open_checkpoint` the state dict that was meant. Neither reads a
+tensor, runs anything that the file holds, or imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+from ckptfix.errors import CkptfixError, InvalidCall, TruncatedFile, UnknownFormat
+from ckptfix.formats.base import Contents, File, Format, Opaque, Pairs, Reader, Storage, TensorRef
+from ckptfix.formats.select import WHOLE, Candidate, Checkpoint, select_state_dict, wrapper_prefixes
+
+__all__ = [
+    "WHOLE",
+    "Candidate",
+    "Checkpoint",
+    "Contents",
+    "Opaque",
+    "Pairs",
+    "Reader",
+    "Storage",
+    "TensorRef",
+    "list_formats",
+    "open_checkpoint",
+    "open_contents",
+    "split_select",
+    "wrapper_prefixes",
+]
+
+_HEAD = 512
+
+
+@cache
+def list_formats() -> tuple[Format, ...]:
+    """Give one reader of each format: the Format classes of this package's modules."""
+    formats: list[Format] = []
+    for found in pkgutil.iter_modules(__path__):
+        if not found.ispkg:
+            module = importlib.import_module(f"{__name__}.{found.name}")
+            for _, member in inspect.getmembers(module, inspect.isclass):
+                if issubclass(member, Format) and member.__module__ == module.__name__ and member is not Format:
+                    formats.append(member())
+    return tuple(formats)
+
+
+def open_contents(path: str | Path) -> Contents:
+    """Read the headers of a checkpoint.
+
+    Raises SourceNotFound or ReadFailed where the file cannot be read, UnknownFormat where it is no checkpoint, and
+    TruncatedFile, MalformedFile or LimitExceeded where it is a broken or hostile one.
+    """
+    path = Path(path)
+    with File(path) as file:
+        head = file.read(0, min(_HEAD, file.size))
+    try:
+        for known in list_formats():
+            if known.recognises(head, path):
+                return known.open(path)
+        raise _unknown(head, path)
+    except CkptfixError as error:
+        # A format knows what is wrong; where it is is known here.
+        error.where = error.where or str(path)
+        raise
+
+
+def open_checkpoint(spec: str | Path, *, select: str | None = None) -> Checkpoint:
+    """Open `FILE` or `FILE#PATH` and choose its state dict. `select` is the recipe's way to say PATH.
+
+    Raises what `open_contents` raises, AmbiguousSource where the file holds several state dicts and none is chosen,
+    NoTensors where it holds none, and InvalidCall where PATH does not exist or `select` says another.
+    """
+    path, chosen = split_select(spec)
+    if chosen is not None and select is not None and chosen != select:
+        raise InvalidCall(
+            f"#{chosen} is asked for, and the recipe selects {select!r}", where=str(path), hint="leave one of them out"
+        )
+    contents = open_contents(path)
+    try:
+        return select_state_dict(contents, select if chosen is None else chosen)
+    except CkptfixError as error:
+        error.where = error.where or str(path)
+        raise
+
+
+def split_select(spec: str | Path) -> tuple[Path, str | None]:
+    """Split `FILE#PATH`. A file whose name really contains the `#` wins; the longest name that exists does."""
+    text = str(spec)
+    whole = Path(text)
+    if "#" not in text or whole.exists():
+        return whole, None
+    cuts = [index for index, letter in enumerate(text) if letter == "#"]
+    best = next((cut for cut in reversed(cuts) if Path(text[:cut]).exists()), cuts[0])
+    return Path(text[:best]), text[best + 1 :]
+
+
+def _unknown(head: bytes, path: Path) -> CkptfixError:
+    """Say what the file seems to be instead."""
+    if not head:
+        return TruncatedFile("is empty", hint="download or copy the file again")
+    start = head.lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return UnknownFormat("is a git-lfs pointer, not the file it points to", hint="run `git lfs pull`")
+    if start.startswith((b"<!doctype html", b"<html")):
+        return UnknownFormat("is a web page, not a checkpoint", hint="the download went to a log-in or an error page")
+    for magic, kind in _OTHERS.items():
+        if head.startswith(magic):
+            return UnknownFormat(f"is {kind}, not a checkpoint that ckptfix reads")
+    if _is_text(head):
+        return UnknownFormat("is a text file, not a checkpoint")
+    names = ", ".join(sorted(known.name for known in list_formats()))
+    return UnknownFormat("is no checkpoint of a known format", hint=f"known are: {names}")
+
+
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x80\x02": "a plain pickle",
+    b"\x80\x03": "a plain pickle",
+    b"\x80\x04": "a plain pickle",
+    b"\x80\x05": "a plain pickle",
+}
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # The head may end inside a character.
+        text = head.decode("utf-8", "ignore" if len(head) == _HEAD else "strict")
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n" for letter in text)

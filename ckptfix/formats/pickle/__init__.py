@@ -1,0 +1,13 @@
+"""An inert pickle machine: it interprets opcodes as data and can neither import nor call anything.
+
+`load` runs one pickle. What the pickle would have imported is a `Global`, what it would have called is an `Opaque`,
+but for the constructors of `globals.CONSTRUCTORS`, whose results are known without running them.
+"""
+
+from ckptfix.formats.pickle.audit import list_opaque
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.storages import StorageId, StorageTable
+from ckptfix.formats.pickle.stream import Stream
+from ckptfix.formats.pickle.values import text_of
+
+__all__ = ["Machine", "StorageId", "StorageTable", "Stream", "list_opaque", "text_of"]

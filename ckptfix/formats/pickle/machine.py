@@ -1,0 +1,161 @@
+"""The machine: a stack, marks, a memo, and calls that are recorded instead of made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ckptfix.errors import LimitExceeded, MalformedFile
+from ckptfix.formats.base import Node, Opaque, Pairs
+from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.globals import construct, modern_module
+from ckptfix.formats.pickle.opcodes import STEPS, STOP
+from ckptfix.formats.pickle.stream import Stream
+from ckptfix.formats.pickle.values import Global
+
+
+class Machine:
+    """Runs pickles from a stream. `persistent` gives the value that a persistent id stands for.
+
+    `created` collects every record that the pickles made, also those that they then threw away.
+    """
+
+    stream: Stream
+    persistent: Callable[[Node], Node]
+    created: list[Opaque]
+    stack: list[Node]
+    marks: list[list[Node]]
+    memo: dict[int, Node]
+
+    def __init__(self, stream: Stream, persistent: Callable[[Node], Node]) -> None:
+        self.stream = stream
+        self.persistent = persistent
+        self.created = []
+        self.stack, self.marks, self.memo = [], [], {}
+
+    def load(self) -> Node:
+        """Run one pickle to its STOP and give its value.
+
+        Raises MalformedFile for what is no pickle, LimitExceeded for one that costs too much.
+        """
+        self.stack, self.marks, self.memo = [], [], {}
+        self.stream.begin()
+        take = self.stream.take
+        for _ in range(limits.OPCODES):
+            opcode = take(1)
+            step = STEPS.get(opcode)
+            if step is not None:
+                step(self)
+            elif opcode == STOP:
+                value = self.pop()
+                if self.stack or self.marks:
+                    raise self.fault("leaves values on its stack")
+                return value
+            else:
+                raise self.fault(f"has an unknown opcode, {opcode!r}")
+        raise LimitExceeded(f"a pickle has more than {limits.OPCODES} opcodes")
+
+    def fault(self, text: str) -> MalformedFile:
+        """Say what is wrong with the pickle, and where."""
+        return MalformedFile(f"the pickle {text}, before byte {self.stream.position}")
+
+    def pop(self) -> Node:
+        """Take the topmost value above the last mark."""
+        if not self.stack:
+            raise self.fault("takes a value from an empty stack")
+        return self.stack.pop()
+
+    def top(self) -> Node:
+        """Look at the topmost value above the last mark."""
+        if not self.stack:
+            raise self.fault("looks at an empty stack")
+        return self.stack[-1]
+
+    def mark(self) -> None:
+        """Set a mark: what lies below is out of reach until it is taken."""
+        if len(self.marks) >= limits.MARKS:
+            raise LimitExceeded(f"a pickle nests more than {limits.MARKS} marks")
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_mark(self) -> list[Node]:
+        """Take the last mark and all that lies on it."""
+        if not self.marks:
+            raise self.fault("lacks a MARK")
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def remember(self, index: int) -> None:
+        """Put the topmost value into the memo."""
+        self.memo[index] = self.top()
+
+    def recall(self, index: int) -> None:
+        """Push a value of the memo."""
+        if index not in self.memo:
+            raise self.fault(f"asks for memo {index}, which it has not set")
+        self.stack.append(self.memo[index])
+
+    def gather(self, length: int) -> None:
+        """Make a tuple of the topmost `length` values."""
+        if len(self.stack) < length:
+            raise self.fault("takes a value from an empty stack")
+        self.stack[-length:] = [tuple(self.stack[-length:])]
+
+    def pair(self, items: list[Node]) -> list[tuple[Node, Node]]:
+        """Take the items by twos: key, value, key, value."""
+        if len(items) % 2:
+            raise self.fault("has a key without a value")
+        return list(zip(items[::2], items[1::2], strict=True))
+
+    def extend(self, items: list[Node]) -> None:
+        """Append to the topmost value."""
+        target = self.top()
+        if isinstance(target, Opaque):
+            target.items.extend(items)
+        elif isinstance(target, list):
+            target.extend(items)
+        else:
+            raise self.fault(f"appends to {type(target).__name__}")
+
+    def update(self, pairs: list[tuple[Node, Node]]) -> None:
+        """Set keys of the topmost value. A key is not compared with those that are there."""
+        target = self.top()
+        if isinstance(target, Pairs):
+            target.items.extend(pairs)
+        elif isinstance(target, Opaque):
+            target.entries.extend(pairs)
+        else:
+            raise self.fault(f"sets a key of {type(target).__name__}")
+
+    def name(self, module: Node, name: Node) -> Global:
+        """Make a record of a name that would be imported."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise self.fault("names a global by something other than text")
+        if len(module) + len(name) > limits.NAME:
+            raise LimitExceeded(f"a pickle names a global of {len(module) + len(name)} characters")
+        found = Global(modern_module(module), name)
+        self.record(found)
+        return found
+
+    def call(self, function: Node, args: Node) -> Node:
+        """Give the value of a call, or a record of it."""
+        if not isinstance(args, tuple):
+            raise self.fault("calls something with arguments that are no tuple")
+        made = construct(function, args)
+        if isinstance(made, Opaque):
+            self.record(made)
+        return made
+
+    def build(self, state: Node) -> None:
+        """Set the state of the topmost value."""
+        target = self.top()
+        # Attributes of anything but a record (a state dict's `_metadata`, a tensor's hooks) hold no weights.
+        if isinstance(target, Opaque):
+            if target.state is not None:
+                raise self.fault("sets the state of an object twice")
+            target.state = state
+
+    def record(self, value: Opaque) -> None:
+        """Keep a record for the report."""
+        self.created.append(value)
+        if len(self.created) > limits.RECORDS:
+            raise LimitExceeded(f"a pickle makes more than {limits.RECORDS} objects of classes that are not data")

@@ -1,0 +1,98 @@
+"""The storages that a torch pickle names by persistent ids.
+
+An id is `("storage", class, key, location, numel[, view])`, where `view` is `(key, offset, numel)` in elements:
+`persistent_id` in torch/serialization.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ckptfix.errors import MalformedFile
+from ckptfix.formats.base import MAX_NBYTES, Node, Storage
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, text_of
+
+
+@dataclass(frozen=True)
+class StorageId:
+    """What a persistent id says: the storage's class, key and number of elements."""
+
+    kind: str
+    key: str
+    numel: int
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the whole storage."""
+        return self.numel * STORAGE_TYPES[self.kind][1]
+
+
+class StorageTable:
+    """Answers persistent ids. `place` says where the storage of an id lies in the file."""
+
+    def __init__(self, place: Callable[[StorageId], Storage]) -> None:
+        self._place = place
+        self._found: dict[str, StorageValue] = {}
+        self.ids: dict[str, StorageId] = {}
+
+    def find(self, persistent_id: Node) -> Node:
+        """Give the storage that a persistent id stands for.
+
+        Raises MalformedFile for an id of another form, and for one key with two sizes or two dtypes: loaders
+        take the first and read the second tensor wrongly.
+        """
+        if not isinstance(persistent_id, tuple) or len(persistent_id) < 2:
+            raise MalformedFile("a persistent id is not a tuple")
+        tag = text_of(persistent_id[0])
+        if tag == "module":
+            # Before 1.6 a class of a pickled module came with its source text.
+            return persistent_id[1]
+        if tag != "storage" or len(persistent_id) not in (5, 6):
+            raise MalformedFile("a persistent id does not name a storage")
+        found = _read(persistent_id[1], persistent_id[2], persistent_id[4])
+        known = self.ids.setdefault(found.key, found)
+        if known != found:
+            raise MalformedFile(
+                f"storage {found.key!r} is used as {known.kind} of {known.numel} and as {found.kind} of {found.numel}"
+            )
+        value = self._found.get(found.key)
+        if value is None:
+            dtype = STORAGE_TYPES[found.kind][0]
+            value = StorageValue("torch", found.kind, storage=self._place(found), dtype=dtype)
+            self._found[found.key] = value
+        part = persistent_id[5] if len(persistent_id) == 6 else None
+        return value if part is None else _slice(value, found, part)
+
+
+def _read(kind: Node, key: Node, numel: Node) -> StorageId:
+    if not isinstance(kind, Global) or not kind.module.startswith("torch") or kind.name not in STORAGE_TYPES:
+        raise MalformedFile(
+            f"a storage is of the unknown class {kind if isinstance(kind, Global) else type(kind).__name__}"
+        )
+    text = text_of(key)
+    if text is None:
+        raise MalformedFile("the key of a storage is not text")
+    if type(numel) is not int or not 0 <= numel <= MAX_NBYTES // 16:
+        raise MalformedFile(f"storage {text!r} has no possible number of elements")
+    return StorageId(kind.name.removeprefix("_"), text, numel)
+
+
+def _slice(whole: StorageValue, found: StorageId, part: Node) -> StorageValue:
+    """Give the part of a storage that its view metadata names."""
+    if not isinstance(part, tuple) or len(part) != 3:
+        raise MalformedFile(f"storage {found.key!r} has view metadata of the wrong form")
+    _, offset, numel = part
+    if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= found.numel:
+        raise MalformedFile(f"a view of storage {found.key!r} leaves its {found.numel} elements")
+    itemsize = STORAGE_TYPES[found.kind][1]
+    nbytes = numel * itemsize
+    run = dataclasses.replace(
+        whole.storage,
+        offset=whole.storage.offset + offset * itemsize,
+        nbytes=nbytes,
+        stored_nbytes=nbytes,
+        crc32=whole.storage.crc32 if numel == found.numel else None,
+    )
+    return StorageValue("torch", found.kind, storage=run, dtype=whole.dtype)

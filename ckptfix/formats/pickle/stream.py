@@ -1,0 +1,72 @@
+"""The bytes of a pickle, fetched from a file as the machine asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ckptfix.errors import LimitExceeded, TruncatedFile
+from ckptfix.formats.pickle import limits
+
+_BLOCK = 1 << 16
+
+
+class Stream:
+    """Reads forward through a file from `position` to `stop`. `fetch(offset, length)` gives exactly those bytes."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], position: int, stop: int) -> None:
+        self._fetch = fetch
+        self._start = position
+        self._stop = stop
+        self._buffer = b""
+        self._at = 0
+        self._pickle_start = position
+
+    @classmethod
+    def over(cls, data: bytes) -> Stream:
+        """Read bytes that are in memory."""
+        return cls(lambda offset, length: data[offset : offset + length], 0, len(data))
+
+    @property
+    def position(self) -> int:
+        """The offset of the next byte in the file."""
+        return self._start + self._at
+
+    def begin(self) -> None:
+        """Start to count the bytes of a new pickle."""
+        self._pickle_start = self.position
+
+    def take(self, length: int) -> bytes:
+        """Give the next `length` bytes."""
+        stop = self._at + length
+        if stop > len(self._buffer):
+            self._fill(length)
+            stop = length
+        data = self._buffer[self._at : stop]
+        self._at = stop
+        return data
+
+    def line(self) -> bytes:
+        """Give the bytes up to the next newline, which is taken too."""
+        length = 64
+        while True:
+            length = min(length, self._stop - self.position)
+            data = self.take(length)
+            end = data.find(b"\n")
+            self._at -= length
+            if end >= 0:
+                return self.take(end + 1)[:-1]
+            if length == self._stop - self.position:
+                raise TruncatedFile("a pickle ends inside a line")
+            if length >= limits.LINE:
+                raise LimitExceeded(f"a pickle has a line of more than {limits.LINE} bytes")
+            length *= 4
+
+    def _fill(self, length: int) -> None:
+        """Move the window so that it starts at `position` and holds at least `length` bytes."""
+        position = self.position
+        if position + length > self._stop:
+            raise TruncatedFile(f"a pickle ends at byte {self._stop}, before its STOP")
+        if position + length - self._pickle_start > limits.PICKLE_NBYTES:
+            raise LimitExceeded(f"a pickle is longer than {limits.PICKLE_NBYTES} bytes")
+        self._buffer = self._fetch(position, min(max(length, _BLOCK), self._stop - position))
+        self._start, self._at = position, 0

@@ -1,0 +1,86 @@
+"""Values that exist only inside the machine, and the tensors made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ckptfix.errors import MalformedFile
+from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Storage, TensorRef, check_shape
+from ckptfix.tensors import DType, TensorSpec
+
+STORAGE_TYPES: dict[str, tuple[DType | None, int]] = {
+    "DoubleStorage": (DType.F64, 8),
+    "FloatStorage": (DType.F32, 4),
+    "HalfStorage": (DType.F16, 2),
+    "LongStorage": (DType.I64, 8),
+    "IntStorage": (DType.I32, 4),
+    "ShortStorage": (DType.I16, 2),
+    "CharStorage": (DType.I8, 1),
+    "ByteStorage": (DType.U8, 1),
+    "BoolStorage": (DType.BOOL, 1),
+    "BFloat16Storage": (DType.BF16, 2),
+    "ComplexDoubleStorage": (DType.C128, 16),
+    "ComplexFloatStorage": (DType.C64, 8),
+    "UntypedStorage": (DType.U8, 1),
+    "_UntypedStorage": (DType.U8, 1),
+    # Quantised elements have no dtype of their own here: their tensors stay opaque.
+    "QInt8Storage": (None, 1),
+    "QUInt8Storage": (None, 1),
+    "QInt32Storage": (None, 4),
+    "QUInt4x2Storage": (None, 1),
+    "QUInt2x4Storage": (None, 1),
+}
+"""Name of a storage class -> dtype and bytes of an element: `_dtype_to_storage_type_map` in torch/storage.py."""
+
+
+@dataclass(eq=False, slots=True)
+class Global(Opaque):
+    """A name that unpickling would have imported, not called."""
+
+
+@dataclass(eq=False, slots=True)
+class StorageValue(Opaque):
+    """A storage that a persistent id stands for: where it lies, and the dtype of its class."""
+
+    storage: Storage = field(kw_only=True)
+    dtype: DType | None = field(kw_only=True)
+
+
+def text_of(value: Node) -> str | None:
+    """Give text as text, and the ASCII byte strings of Python 2 too; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes) and value.isascii():
+        return value.decode("ascii")
+    return None
+
+
+def view(
+    source: StorageValue,
+    dtype: DType,
+    offset: Node,
+    size: Node,
+    stride: Node,
+    *,
+    lazy: frozenset[Literal["conj", "neg"]],
+) -> TensorRef:
+    """Make the tensor that views `source` from element `offset`, with `size` and `stride` in elements.
+
+    Raises MalformedFile where the view leaves the storage.
+    """
+    shape = check_shape(size)
+    if type(offset) is not int or not 0 <= offset <= MAX_NBYTES:
+        raise MalformedFile("a tensor has a negative or non-integer offset into its storage")
+    if not isinstance(stride, list | tuple) or len(stride) != len(shape):
+        raise MalformedFile("a tensor has a stride for some axes only")
+    steps = tuple(step for step in stride if type(step) is int and 0 <= step <= MAX_NBYTES)
+    if len(steps) != len(shape):
+        raise MalformedFile("a tensor has a negative or non-integer stride")
+    spec = TensorSpec(shape, dtype)
+    last = offset + sum((extent - 1) * step for extent, step in zip(shape, steps, strict=True))
+    if spec.numel and (last + 1) * dtype.bits > source.storage.nbytes * 8:
+        raise MalformedFile(
+            f"a tensor {spec} ends at element {last + 1} of a storage of {source.storage.nbytes * 8 // dtype.bits}"
+        )
+    return TensorRef(spec, source.storage, offset, steps, lazy)

@@ -1,0 +1,141 @@
+"""safetensors: an 8-byte length, a JSON header, then the tensors end to end.
+
+Format: https://huggingface.co/docs/safetensors#format. The header fixes the place of every byte, so all that a
+file may get wrong is found here, without reading a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
+from ckptfix.formats.base import Contents, File, Format, Pairs, Storage, TensorRef, check_shape, contiguous_stride
+from ckptfix.tensors import DType, TensorSpec
+
+MAX_HEADER = 100_000_000
+"""Bytes of the JSON header: the limit of the safetensors library itself."""
+
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+class Safetensors(Format):
+    """One `.safetensors` file."""
+
+    name = "safetensors"
+
+    def recognises(self, head: bytes, path: Path) -> bool:
+        """Tell by the brace after the length, or by the name where the length's high byte is 0, as it must be."""
+        if head[8:9] == b"{":
+            return b"\0" in head[:8]
+        return path.suffix == ".safetensors" and head[7:8] == b"\0"
+
+    def open(self, path: Path) -> Contents:
+        """Read the header. Raises TruncatedFile, MalformedFile or LimitExceeded."""
+        with File(path) as file:
+            length = int.from_bytes(file.read(0, 8), "little")
+            if length > MAX_HEADER:
+                raise LimitExceeded(f"the header declares {length} bytes, {MAX_HEADER} are allowed")
+            header = _parse(file.read(8, length))
+            available = file.size - 8 - length
+        metadata = _check_metadata(header.pop("__metadata__", {}))
+        spans = {key: _Span.read(key, entry) for key, entry in header.items()}
+        _check_tiling(spans, available)
+        root = Pairs([(key, span.place(path, 8 + length)) for key, span in spans.items()])
+        return Contents(path, self.name, root, metadata)
+
+
+class _Span:
+    """A tensor's spec and its bytes from `begin` to `end`, counted from the end of the header."""
+
+    def __init__(self, spec: TensorSpec, begin: int, end: int) -> None:
+        self.spec = spec
+        self.begin = begin
+        self.end = end
+
+    @classmethod
+    def read(cls, key: str, entry: object) -> _Span:
+        """Check one entry of the header by itself."""
+        if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+            raise MalformedFile(f"{key!r}: an entry must have exactly dtype, shape and data_offsets")
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
+            raise MalformedFile(f"{key!r}: unknown dtype {str(entry['dtype'])[:40]!r}")
+        try:
+            spec = TensorSpec(check_shape(entry["shape"]), _DTYPES[entry["dtype"]])
+        except (MalformedFile, LimitExceeded) as error:
+            raise type(error)(f"{key!r}: {error.message}") from error
+        offsets = entry["data_offsets"]
+        if not isinstance(offsets, list) or [type(offset) for offset in offsets] != [int, int]:
+            raise MalformedFile(f"{key!r}: data_offsets must be two integers")
+        begin, end = offsets
+        if not 0 <= begin <= end:
+            raise MalformedFile(f"{key!r}: data_offsets run backwards, from {begin} to {end}")
+        if spec.numel * spec.dtype.bits % 8:
+            raise MalformedFile(f"{key!r}: {spec} does not end on a whole byte")
+        if end - begin != spec.nbytes:
+            raise MalformedFile(f"{key!r}: {spec} takes {spec.nbytes} bytes, data_offsets give it {end - begin}")
+        return cls(spec, begin, end)
+
+    def place(self, path: Path, start: int) -> TensorRef:
+        """Give the tensor of a file whose data section begins at byte `start`."""
+        nbytes = self.end - self.begin
+        storage = Storage(path, start + self.begin, nbytes, nbytes)
+        return TensorRef(self.spec, storage, 0, contiguous_stride(self.spec.shape))
+
+
+_DTYPES = {str(dtype): dtype for dtype in DType if dtype is not DType.C128}
+
+
+def _parse(raw: bytes) -> dict[str, object]:
+    """Read the JSON object, refusing what JSON readers disagree on."""
+    if not raw.startswith(b"{"):
+        raise MalformedFile("the header does not begin with '{'")
+    try:
+        text = raw.rstrip(b" ").decode("utf-8")
+        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedFile(f"the header is not JSON: {error}") from error
+    if text[-1] != "}":
+        raise MalformedFile("the header is padded with something other than spaces")
+    assert isinstance(header, dict)  # it begins with a brace
+    return header
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries: dict[str, object] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise MalformedFile(f"the header has the key {key!r} twice")
+        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+            raise MalformedFile(f"the header has a key that is not Unicode: {key!r}")
+        entries[key] = value
+    return entries
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_metadata(metadata: object) -> Mapping[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise MalformedFile("__metadata__ must map text to text")
+    return metadata
+
+
+def _check_tiling(spans: Mapping[str, _Span], available: int) -> None:
+    """Check that the tensors fill the data section from its first byte to its last, once."""
+    position = 0
+    for key, span in sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if span.begin < position:
+            raise MalformedFile(f"{key!r} overlaps another tensor: it begins at {span.begin}, before {position}")
+        if span.begin > position:
+            raise MalformedFile(f"bytes {position} to {span.begin} of the data belong to no tensor, before {key!r}")
+        position = span.end
+    if position > available:
+        raise TruncatedFile(
+            f"holds {available} bytes of data where its header describes {position}",
+            hint="download or copy the file again",
+        )
+    if position < available:
+        raise MalformedFile(f"has {available - position} bytes after its last tensor")

@@ -1,0 +1,10 @@
+"""Choose the state dict of a file: DESIGN's "Source".
+
+A state dict is a mapping with text keys and at least one tensor among its values; mappings inside it belong to it.
+A mapping without direct tensors is searched. A pickled module counts as the mapping that its `state_dict()` would be.
+"""
+
+from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases, wrapper_prefixes
+from ckptfix.formats.select.choose import WHOLE, select_state_dict
+
+__all__ = ["WHOLE", "Candidate", "Checkpoint", "find_aliases", "select_state_dict", "wrapper_prefixes"]

@@ -1,0 +1,73 @@
+"""The selected state dict of a file, and what is worth knowing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ckptfix.formats.base import Opaque, TensorRef
+from ckptfix.tensors import Manifest
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel (and DataParallel), and torch.compile, put before every key."""
+
+
+class Candidate(NamedTuple):
+    """A state dict in a file: its dotted path ('' for the root), its tensors and their bytes together."""
+
+    path: str
+    tensors: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The selected state dict of a file.
+
+    `select` is its path in the file ('' for the root, '.' for the whole file flattened). `ignored` are the keys of
+    the selected state dict that hold no tensor, `optimizers` the paths of optimizer states, `aliases` the groups of
+    keys that are the same view of the same bytes, `candidates` all state dicts of the file.
+    """
+
+    path: Path
+    format: str
+    select: str
+    manifest: Manifest
+    tensors: Mapping[str, TensorRef]
+    metadata: Mapping[str, str]
+    opaque: tuple[tuple[str, Opaque], ...]
+    candidates: tuple[Candidate, ...]
+    ignored: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
+
+
+def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...]:
+    """Group the keys whose tensors are the same view: same place in the file, shape, stride, dtype and lazy bits."""
+    groups: dict[object, list[str]] = {}
+    for key, ref in tensors.items():
+        if ref.spec.numel:
+            start = ref.storage.offset * 8 + ref.offset * ref.spec.dtype.bits
+            # A deflated storage has its elements nowhere in the file: its own offset tells it from others.
+            place = (ref.storage.path, ref.storage.encoding, ref.storage.offset, ref.offset)
+            view = place if ref.storage.encoding == "deflate" else (ref.storage.path, start)
+            groups.setdefault((view, ref.spec, ref.stride, ref.lazy), []).append(key)
+    return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
+
+
+def wrapper_prefixes(keys: Iterable[str]) -> tuple[str, ...]:
+    """Give the wrapper prefixes that ALL keys have, outermost first: `("module.", "_orig_mod.")`.
+
+    They are reported, never removed unasked.
+    """
+    rest = list(keys)
+    found: list[str] = []
+    while rest:
+        prefix = next((prefix for prefix in _WRAPPERS if all(key.startswith(prefix) for key in rest)), None)
+        if prefix is None:
+            break
+        found.append(prefix)
+        rest = [key.removeprefix(prefix) for key in rest]
+    return tuple(found)

@@ -1,0 +1,184 @@
+"""Search a file for its state dicts and choose one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
+from ckptfix.formats.base import Contents, Node, TensorRef
+from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
+from ckptfix.formats.select.nesting import Budget, children, flatten, is_module, is_optimizer, mapping_of, name_of
+from ckptfix.tensors import Manifest
+
+WHOLE = "."
+"""Selects the whole file, flattened."""
+
+_SHOWN = 12
+"""Candidates that a message names."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A state dict in the file. One of `metrics` has none but 0-d tensors of its own: a loss, a best accuracy."""
+
+    path: str
+    node: Node
+    tensors: Mapping[str, TensorRef]
+    ignored: tuple[str, ...]
+    metrics: bool
+
+    @property
+    def candidate(self) -> Candidate:
+        return Candidate(self.path, len(self.tensors), sum(ref.spec.nbytes for ref in self.tensors.values()))
+
+
+def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoint:
+    """Choose the state dict at `select`, a dotted path, or the only one there is.
+
+    Raises AmbiguousSource where there are several, NoTensors where there is none, InvalidCall where the path does
+    not exist, MalformedFile where two tensors have one key.
+    """
+    budget = Budget()
+    found, optimizers = _search(contents.root, budget)
+    candidates = tuple(one.candidate for one in found)
+    if select is None:
+        chosen = _choose(contents, found)
+        path, tensors, ignored = chosen.path, chosen.tensors, chosen.ignored
+    else:
+        path = select or WHOLE
+        tensors, ignored = _take(contents, path, candidates, budget)
+    return Checkpoint(
+        path=contents.path,
+        format=contents.format,
+        select=path,
+        manifest=Manifest({key: ref.spec for key, ref in tensors.items()}),
+        tensors=tensors,
+        metadata=contents.metadata,
+        opaque=contents.opaque,
+        candidates=candidates,
+        ignored=ignored,
+        optimizers=optimizers,
+        aliases=find_aliases(tensors),
+    )
+
+
+def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
+    """List the state dicts and the optimizers in the file's order. Each value is looked into once.
+
+    A loss or a best accuracy that was saved as a 0-d tensor does not make a state dict of what holds it: such a
+    mapping counts only where the file has no other, and is searched like one without tensors.
+    """
+    found: list[_Found] = []
+    optimizers: list[str] = []
+    seen: set[int] = set()
+    pending: list[tuple[str, Node]] = [("", root)]
+    while pending:
+        path, node = pending.pop()
+        if isinstance(node, TensorRef) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if is_optimizer(node):
+            optimizers.append(path)
+            continue
+        ranks = _ranks(node)
+        if ranks or is_module(node):
+            tensors, ignored = flatten(node, budget, "mappings")
+            metrics = not is_module(node) and max(ranks) == 0
+            if tensors:
+                found.append(_Found(path, node, tensors, ignored, metrics))
+            if not metrics:
+                continue
+        inside = children(node)
+        budget.spend(len(inside))
+        pending.extend((f"{path}.{name}" if path else name, child) for name, child in reversed(inside))
+    if any(not one.metrics for one in found):
+        return [one for one in found if not one.metrics], tuple(optimizers)
+    outermost = [one for one in found if not any(_is_inside(one.path, other.path) for other in found)]
+    return outermost, tuple(optimizers)
+
+
+def _is_inside(path: str, other: str) -> bool:
+    return path != other and (other == "" or path.startswith(f"{other}."))
+
+
+def _ranks(node: Node) -> list[int]:
+    """Give the ranks of the tensors directly in a mapping with text keys; none for anything else."""
+    mapping = mapping_of(node)
+    if mapping is None or any(name_of(key) is None for key, _ in mapping.items):
+        return []
+    return [len(value.spec.shape) for _, value in mapping.items if isinstance(value, TensorRef)]
+
+
+def _choose(contents: Contents, found: list[_Found]) -> _Found:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NoTensors(
+            "holds no state dict: no mapping with text keys and a tensor among its values",
+            where=str(contents.path),
+            hint="append #. to take every tensor in the file",
+        )
+    raise AmbiguousSource(
+        f"holds {len(found)} state dicts: {_list(one.candidate for one in found)}",
+        where=str(contents.path),
+        hint=f"say which: {contents.path.name}#{found[0].path}",
+    )
+
+
+def _take(
+    contents: Contents, path: str, candidates: tuple[Candidate, ...], budget: Budget
+) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+    """Flatten the value at a path that the user gave."""
+    if path == WHOLE:
+        node: Node = contents.root
+    else:
+        # `models[0]` is how a place is printed, `models.0` how a key is.
+        ways = [path, re.sub(r"\[(\d+)\]", r".\1", path)]
+        nodes = [node for way in ways for node in _resolve(contents.root, way)]
+        if not nodes:
+            near = difflib.get_close_matches(path, [candidate.path for candidate in candidates], cutoff=0.4)
+            offered = [candidate for candidate in candidates if candidate.path in near] or candidates
+            raise InvalidCall(
+                f"has nothing at #{path}",
+                where=str(contents.path),
+                hint=f"it holds {_list(offered)}" if offered else None,
+            )
+        node = nodes[0]
+    if isinstance(node, TensorRef):
+        raise InvalidCall(
+            f"#{path} is one tensor, {node.spec}, not a state dict",
+            where=str(contents.path),
+            hint="leave off the last part of the path" if path != WHOLE else None,
+        )
+    follow: Literal["mappings", "everything"] = "everything" if path == WHOLE or is_optimizer(node) else "mappings"
+    tensors, ignored = flatten(node, budget, follow)
+    if not tensors:
+        raise NoTensors(
+            f"there is no tensor under #{path}",
+            where=str(contents.path),
+            hint=f"it holds {_list(candidates)}" if candidates else None,
+        )
+    return tensors, ignored
+
+
+def _resolve(root: Node, path: str) -> list[Node]:
+    """Give the values at a dotted path. Keys may have dots themselves, so each split of the path is tried."""
+    pending = [(root, path)]
+    found: list[Node] = []
+    while pending:
+        node, rest = pending.pop()
+        for name, child in children(node):
+            if rest == name:
+                found.append(child)
+            elif rest.startswith(f"{name}."):
+                pending.append((child, rest[len(name) + 1 :]))
+    return found
+
+
+def _list(candidates: Iterable[Candidate]) -> str:
+    shown = [f"#{one.path or WHOLE} ({one.tensors} tensors, {one.nbytes:,} bytes)" for one in candidates]
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")

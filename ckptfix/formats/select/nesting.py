@@ -1,0 +1,173 @@
+"""How the values of a file lie inside one another: as mappings with text names, flattened with dots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from ckptfix.errors import LimitExceeded, MalformedFile
+from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
+
+Named = list[tuple[str, Node]]
+
+MAX_VISITS = 10_000_000
+"""Values looked at while a file is flattened: a mapping that lies under several keys is visited for each of them."""
+
+MAX_KEY = 4096
+"""Characters of a flattened key."""
+
+
+class Budget:
+    """Counts the values visited, over all passes through one file."""
+
+    def __init__(self) -> None:
+        self._visits = 0
+
+    def spend(self, visits: int) -> None:
+        """Raise LimitExceeded once the file has cost more than any sound one."""
+        self._visits += visits
+        if self._visits > MAX_VISITS:
+            raise LimitExceeded(f"the file's mappings unfold into more than {MAX_VISITS} values")
+
+
+def name_of(key: Node) -> str | None:
+    """Give a mapping's key as text. Byte strings of Python 2 are decoded; None for a key that is not text."""
+    if isinstance(key, bytes):
+        try:
+            return key.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    return key if isinstance(key, str) else None
+
+
+def mapping_of(node: Node) -> Pairs | None:
+    """Give the mapping that a value is or stands for; None where it is none.
+
+    A pickled module stands for its state dict, another object for its items or its attributes.
+    """
+    if isinstance(node, Pairs):
+        return node
+    if not isinstance(node, Opaque):
+        return None
+    if is_module(node):
+        return _module_mapping(node)
+    if node.entries:
+        return Pairs(node.entries)
+    return node.state if isinstance(node.state, Pairs) else None
+
+
+def is_module(node: Node) -> bool:
+    """Whether a value is a pickled `torch.nn.Module`: its attributes tell, whatever its class."""
+    if not isinstance(node, Opaque) or not isinstance(node.state, Pairs):
+        return False
+    names = {name_of(key) for key, _ in node.state.items}
+    return {"_parameters", "_modules"} <= names
+
+
+def _module_mapping(module: Opaque) -> Pairs:
+    """Give what `Module.state_dict` lists: parameters, persistent buffers, then the children."""
+    assert isinstance(module.state, Pairs)  # is_module has looked
+    attributes = {name_of(key): value for key, value in module.state.items}
+    transient = attributes.get("_non_persistent_buffers_set")
+    names = {name_of(name) for name in transient} if isinstance(transient, list) else set()
+    items: list[tuple[Node, Node]] = []
+    for group in ("_parameters", "_buffers", "_modules"):
+        members = attributes.get(group)
+        for key, value in members.items if isinstance(members, Pairs) else ():
+            if value is not None and not (group == "_buffers" and name_of(key) in names):
+                items.append((key, value))
+    return Pairs(items)
+
+
+def is_optimizer(node: Node) -> bool:
+    """Whether a value is the state of an optimizer."""
+    mapping = mapping_of(node)
+    return mapping is not None and {"state", "param_groups"} <= {name_of(key) for key, _ in mapping.items}
+
+
+def children(node: Node) -> Named:
+    """List what lies directly inside a value, with the names that a dotted path gives them."""
+    mapping = mapping_of(node)
+    if mapping is not None:
+        found = [(_label(key), value) for key, value in mapping.items]
+    elif isinstance(node, list | tuple):
+        return [(str(index), value) for index, value in enumerate(node)]
+    else:
+        found = []
+    if isinstance(node, Opaque) and not is_module(node):
+        found += [(name, part) for name, part in (("args", node.args), ("items", node.items)) if part]
+        if not isinstance(node.state, Pairs):
+            found.append(("state", node.state))
+    return found
+
+
+def _label(key: Node) -> str:
+    name = name_of(key)
+    if name is not None:
+        return name
+    return str(key) if isinstance(key, int | float | None) else type(key).__name__
+
+
+def flatten(
+    root: Node, budget: Budget, follow: Literal["mappings", "everything"]
+) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+    """Give the tensors under dotted keys, in the file's order, and the keys of what holds no tensor.
+
+    Lists count as mappings from their indices. With `mappings`, optimizers and the arguments of objects are left out.
+    Raises MalformedFile where two tensors have one key.
+    """
+    tensors: dict[str, TensorRef] = {}
+    ignored: dict[str, None] = {}
+    for key, value, holder in _leaves(root, budget, follow):
+        if not isinstance(value, TensorRef):
+            ignored[holder] = None
+        elif key in tensors:
+            raise MalformedFile(f"two tensors have the key {key!r}")
+        else:
+            tensors[key] = value
+    return tensors, tuple(ignored)
+
+
+def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"]) -> Iterator[tuple[str, Node, str]]:
+    """Give each leaf with its key and the key of the nearest mapping's entry: a list is reported once."""
+    open_now: set[int] = set()
+    pending: list[tuple[str, Node, str] | int] = [("", root, "")]
+    while pending:
+        step = pending.pop()
+        if isinstance(step, int):
+            open_now.discard(step)
+            continue
+        key, value, holder = step
+        inside = _inside(value, follow, root)
+        if inside is None:
+            yield key, value, holder
+        elif id(value) not in open_now:  # what contains itself adds nothing below itself
+            budget.spend(len(inside))
+            open_now.add(id(value))
+            pending.append(id(value))
+            listed = isinstance(value, list | tuple)
+            for name, child in reversed(inside):
+                path = _join(key, name)
+                pending.append((path, child, holder if listed and key else path))
+
+
+def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) -> Named | None:
+    if isinstance(value, list | tuple):
+        return children(value)
+    if not isinstance(value, Pairs | Opaque):
+        return None
+    if follow == "everything":
+        return children(value) or None
+    mapping = mapping_of(value)
+    if mapping is None or (value is not root and is_optimizer(value)):
+        return None
+    return [(_label(key), child) for key, child in mapping.items]
+
+
+def _join(path: str, name: str) -> str:
+    key = f"{path}.{name}" if path else name
+    if len(key) > MAX_KEY:
+        raise LimitExceeded(f"a key is longer than {MAX_KEY} characters: {key[:80]!r}…")
+    if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise MalformedFile(f"a key is not Unicode: {key[:80]!r}")
+    return key

@@ -1,0 +1,90 @@
+"""Checkpoints of `torch.save` before 1.6: five pickles, then the storages.
+
+Layout: `_legacy_save` and `_legacy_load` in torch/serialization.py. The pickles are a magic number, the protocol 1001,
+the system's sizes, the object, and the sorted keys of its storages; then for each key the number of elements (int64)
+and the raw bytes. All of it is little-endian, also where a big-endian machine wrote it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ckptfix.errors import MalformedFile, TruncatedFile
+from ckptfix.formats.base import Contents, File, Format, Node, Storage
+from ckptfix.formats.pickle import Machine, StorageId, StorageTable, Stream, list_opaque, text_of
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
+_PROTOCOL = 1001
+
+
+class TorchLegacy(Format):
+    """One file of `torch.save(..., _use_new_zipfile_serialization=False)`."""
+
+    name = "torch legacy"
+
+    def recognises(self, head: bytes, path: Path) -> bool:
+        """Tell by the magic number in the first pickle, binary or, in protocols 0 and 1, in decimal."""
+        return _MAGIC_BYTES in head[:32] or head.lstrip(b"\x80\x00\x01").startswith(b"L%dL\n" % _MAGIC)
+
+    def open(self, path: Path) -> Contents:
+        """Read the five pickles and the counts that stand before the storages."""
+        with File(path) as file:
+            # The keys of the storages follow the object that refers to them. So the pickles run twice: to learn
+            # the sizes, and with the places that follow from these.
+            ids, keys, end = _read_layout(file)
+            places = _place_storages(file, ids, keys, end)
+            stream = Stream(file.read, 0, end)
+            machine = Machine(stream, StorageTable(lambda found: places[found.key]).find)
+            values = [machine.load() for _ in range(5)]
+        return Contents(path, self.name, values[3], opaque=list_opaque(values[3], machine.created))
+
+
+def _read_layout(file: File) -> tuple[dict[str, StorageId], list[str], int]:
+    """Give the storages that the object uses, their keys in the file's order, and the byte after the pickles."""
+    stream = Stream(file.read, 0, file.size)
+    table = StorageTable(lambda found: Storage(file.path, 0, found.nbytes, found.nbytes))
+    machine = Machine(stream, table.find)
+    if machine.load() != _MAGIC:
+        raise MalformedFile("does not begin with the magic number of torch")
+    if machine.load() != _PROTOCOL:
+        raise MalformedFile(f"is not of protocol {_PROTOCOL}")
+    machine.load()
+    machine.load()
+    return table.ids, _check_keys(machine.load(), table.ids), stream.position
+
+
+def _check_keys(value: Node, ids: dict[str, StorageId]) -> list[str]:
+    """Check that the list of keys names every storage of the object once.
+
+    torch returns uninitialised memory for a storage that is not listed.
+    """
+    texts = [text_of(key) for key in value] if isinstance(value, list) else [None]
+    keys = [key for key in texts if key is not None]
+    if len(keys) != len(texts):
+        raise MalformedFile("the list of storage keys holds something other than text")
+    if len(set(keys)) != len(keys):
+        raise MalformedFile("the list of storage keys holds a key twice")
+    if set(keys) != ids.keys():
+        raise MalformedFile(f"the file lists {len(keys)} storages, its object uses {len(ids)} that are not the same")
+    return keys
+
+
+def _place_storages(file: File, ids: dict[str, StorageId], keys: list[str], start: int) -> dict[str, Storage]:
+    """Walk the counts from byte `start` to the end of the file."""
+    places: dict[str, Storage] = {}
+    position = start
+    for key in keys:
+        count = int.from_bytes(file.read(position, 8), "little", signed=True)
+        if count != ids[key].numel:
+            raise MalformedFile(f"storage {key!r} has {count} elements, the object says {ids[key].numel}")
+        nbytes = ids[key].nbytes
+        places[key] = Storage(file.path, position + 8, nbytes, nbytes)
+        position += 8 + nbytes
+        if position > file.size:
+            raise TruncatedFile(
+                f"ends at byte {file.size}, storage {key!r} at {position}", hint="download or copy the file again"
+            )
+    if position < file.size:
+        raise MalformedFile(f"has {file.size - position} bytes after its last storage")
+    return places

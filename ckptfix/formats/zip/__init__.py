@@ -1,0 +1,1 @@
+"""Zip archives, read strictly: what two readers could understand differently is refused."""
