@@ -12,7 +12,7 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from ckptfix.errors import CkptfixError, InvalidCall, TruncatedFile, UnknownFormat
+from ckptfix.errors import CkptfixError, InvalidCall, TruncatedFile, UnknownFormat, UnsupportedOutput
 from ckptfix.formats.base import Contents, File, Format, Opaque, Pairs, Reader, Storage, TensorRef
 from ckptfix.formats.select import WHOLE, Candidate, Checkpoint, select_state_dict, wrapper_prefixes
 
@@ -29,6 +29,7 @@ __all__ = [
     "list_formats",
     "open_checkpoint",
     "open_contents",
+    "output_format",
     "split_select",
     "wrapper_prefixes",
 ]
@@ -88,15 +89,32 @@ def open_checkpoint(spec: str | Path, *, select: str | None = None) -> Checkpoin
         raise
 
 
+def output_format(path: Path) -> Format:
+    """Find the format that a file name stands for. Raises UnsupportedOutput for a name that none writes."""
+    writers = {suffix: known for known in list_formats() for suffix in known.suffixes}
+    if path.suffix not in writers:
+        raise UnsupportedOutput(
+            f"no format is written as '{path.suffix or path.name}'", where=str(path), hint=f"use {', '.join(writers)}"
+        )
+    return writers[path.suffix]
+
+
 def split_select(spec: str | Path) -> tuple[Path, str | None]:
     """Split `FILE#PATH`. A file whose name really contains the `#` wins; the longest name that exists does."""
     text = str(spec)
     whole = Path(text)
-    if "#" not in text or whole.exists():
+    if "#" not in text or _exists(whole):
         return whole, None
     cuts = [index for index, letter in enumerate(text) if letter == "#"]
-    best = next((cut for cut in reversed(cuts) if Path(text[:cut]).exists()), cuts[0])
+    best = next((cut for cut in reversed(cuts) if _exists(Path(text[:cut]))), cuts[0])
     return Path(text[:best]), text[best + 1 :]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a NUL: no name of a file
+        return False
 
 
 def _unknown(head: bytes, path: Path) -> CkptfixError:

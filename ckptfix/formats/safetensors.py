@@ -7,11 +7,21 @@ file may get wrong is found here, without reading a tensor.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
-from ckptfix.formats.base import Contents, File, Format, Pairs, Storage, TensorRef, check_shape, contiguous_stride
+from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnsupportedOutput
+from ckptfix.formats.base import (
+    Contents,
+    File,
+    FileLayout,
+    Format,
+    Pairs,
+    Storage,
+    TensorRef,
+    check_shape,
+    contiguous_stride,
+)
 from ckptfix.tensors import DType, TensorSpec
 
 MAX_HEADER = 100_000_000
@@ -24,6 +34,7 @@ class Safetensors(Format):
     """One `.safetensors` file."""
 
     name = "safetensors"
+    suffixes = (".safetensors",)
 
     def recognises(self, head: bytes, path: Path) -> bool:
         """Tell by the brace after the length, or by the name where the length's high byte is 0, as it must be."""
@@ -44,6 +55,53 @@ class Safetensors(Format):
         _check_tiling(spans, available)
         root = Pairs([(key, span.place(path, 8 + length)) for key, span in spans.items()])
         return Contents(path, self.name, root, metadata)
+
+    def lay_out(
+        self,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> FileLayout:
+        """Place wide elements first, so that each tensor is aligned; a tensor under two keys is written twice."""
+        for key, spec in tensors.items():
+            if str(spec.dtype) not in _DTYPES:
+                raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which safetensors lacks", hint="write .pth, or cast")
+            if key == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in key):
+                raise UnsupportedOutput(f"safetensors cannot have the key {key!r}", hint="rename it")
+        return _Layout(tensors, metadata, receipt)
+
+
+class _Layout(FileLayout):
+    checksums = False
+
+    def __init__(self, tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str], receipt: str) -> None:
+        self._metadata = metadata
+        self._entries: dict[str, dict[str, object]] = {}
+        begins: dict[str, int] = {}
+        position = 0
+        for key in sorted(tensors, key=lambda key: -tensors[key].dtype.bits):
+            spec = tensors[key]
+            begins[key] = position
+            position += spec.nbytes
+            self._entries[key] = {
+                "dtype": str(spec.dtype),
+                "shape": list(spec.shape),
+                "data_offsets": [begins[key], position],
+            }
+        start = len(self._header(receipt))
+        self.offsets = {key: start + begin for key, begin in begins.items()}
+        self.nbytes = start + position
+
+    def _header(self, receipt: str) -> bytes:
+        metadata = {"format": "pt", **self._metadata, "ckptfix": receipt}
+        text = json.dumps({"__metadata__": metadata, **self._entries}, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    def seal(self, receipt: str, crc32: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
+        """Give the header."""
+        yield 0, self._header(receipt)
 
 
 class _Span:
@@ -71,10 +129,11 @@ class _Span:
         begin, end = offsets
         if not 0 <= begin <= end:
             raise MalformedFile(f"{key!r}: data_offsets run backwards, from {begin} to {end}")
-        if spec.numel * spec.dtype.bits % 8:
+        if spec.dtype in _SUB_BYTE and spec.numel * spec.dtype.bits % 8:
             raise MalformedFile(f"{key!r}: {spec} does not end on a whole byte")
-        if end - begin != spec.nbytes:
-            raise MalformedFile(f"{key!r}: {spec} takes {spec.nbytes} bytes, data_offsets give it {end - begin}")
+        nbytes = spec.nbytes
+        if end - begin != nbytes:
+            raise MalformedFile(f"{key!r}: {spec} takes {nbytes} bytes, data_offsets give it {end - begin}")
         return cls(spec, begin, end)
 
     def place(self, path: Path, start: int) -> TensorRef:
@@ -84,6 +143,7 @@ class _Span:
         return TensorRef(self.spec, storage, 0, contiguous_stride(self.spec.shape))
 
 
+_SUB_BYTE = {DType.F4, DType.F6_E2M3, DType.F6_E3M2}
 _DTYPES = {str(dtype): dtype for dtype in DType if dtype is not DType.C128}
 
 

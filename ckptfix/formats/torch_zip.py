@@ -6,14 +6,23 @@ prefix: `data.pkl`, `byteorder`, and `data/KEY` for each storage, stored so that
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import MalformedFile, UnknownFormat
-from ckptfix.formats.base import Contents, File, Format, Storage
+from ckptfix.formats.base import Contents, File, FileLayout, Format, Storage
 from ckptfix.formats.pickle import Machine, StorageId, StorageTable, Stream, limits, list_opaque
+from ckptfix.formats.pickle.emit import emit_state_dict
+from ckptfix.formats.zip.archive import directory_nbytes, place_members, seal_members
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
+from ckptfix.tensors import TensorSpec
+
+_PREFIX = "archive"
+_RECEIPT = "ckptfix.json"
+_METADATA = "ckptfix-metadata.json"
 
 _KINDS = {".npy": "a NumPy archive", "model.json": "an old TorchScript archive", "config.json": "a Keras model"}
 
@@ -22,6 +31,7 @@ class TorchZip(Format):
     """One file of `torch.save`, or a TorchScript archive's `data.pkl`."""
 
     name = "torch zip"
+    suffixes = (".pth", ".pt", ".bin")
 
     def recognises(self, head: bytes, path: Path) -> bool:
         """Tell by the signature of a local header."""
@@ -38,6 +48,7 @@ class TorchZip(Format):
             if keeps_crc:
                 pickle.check(data)
             order = _read_byteorder(file, entries.get(f"{prefix}/byteorder"))
+            metadata = _read_metadata(file, entries, prefix)
 
         def place(found: StorageId) -> Storage:
             entry = entries.get(f"{prefix}/data/{found.key}")
@@ -61,7 +72,70 @@ class TorchZip(Format):
         root = machine.load()
         if machine.stream.position != len(data):
             raise MalformedFile("has bytes after the pickle in its data.pkl")
-        return Contents(path, self.name, root, opaque=list_opaque(root, machine.created))
+        return Contents(path, self.name, root, metadata, list_opaque(root, machine.created))
+
+    def lay_out(
+        self,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> FileLayout:
+        """Place one record for each tensor; keys that share a tensor share its storage."""
+        return _Layout(tensors, shared, metadata, receipt)
+
+
+class _Layout(FileLayout):
+    checksums = True
+
+    def __init__(
+        self,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> None:
+        owners = [key for key in tensors if shared[key] == key]
+        numbers = {key: str(number) for number, key in enumerate(owners)}
+        self._records = {key: f"{_PREFIX}/data/{number}" for key, number in numbers.items()}
+        self._texts = {
+            f"{_PREFIX}/data.pkl": emit_state_dict(tensors, {key: numbers[shared[key]] for key in tensors}),
+            f"{_PREFIX}/byteorder": b"little",
+            f"{_PREFIX}/version": b"3\n",
+        }
+        if metadata:
+            text = json.dumps(dict(metadata), sort_keys=True)
+            self._texts[f"{_PREFIX}/{_METADATA}"] = text.encode("utf-8", "surrogatepass")
+        sizes = {name: len(text) for name, text in self._texts.items()}
+        sizes |= {self._records[key]: tensors[key].nbytes for key in owners}
+        sizes[f"{_PREFIX}/{_RECEIPT}"] = len(receipt.encode())
+        self._members = place_members(sizes)
+        self.offsets = {key: self._members[record].data for key, record in self._records.items()}
+        end = max(member.end for member in self._members.values())
+        self.nbytes = end + directory_nbytes(self._members)
+
+    def seal(self, receipt: str, crc32: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
+        """Give the headers, the pickle, the receipt and the directory."""
+        texts = self._texts | {f"{_PREFIX}/{_RECEIPT}": receipt.encode()}
+        sums = {name: zlib.crc32(text) for name, text in texts.items()}
+        sums |= {record: crc32[key] for key, record in self._records.items()}
+        yield from seal_members(self._members, sums, texts)
+
+
+def _read_metadata(file: File, entries: dict[str, Entry], prefix: str) -> dict[str, str]:
+    """Read the records that `lay_out` adds to what torch writes."""
+    metadata: dict[str, str] = {}
+    if record := entries.get(f"{prefix}/{_METADATA}"):
+        try:
+            found = json.loads(record.read(file, limits.PICKLE_NBYTES))
+        except (ValueError, RecursionError) as error:
+            raise MalformedFile(f"the record {_METADATA} is not JSON") from error
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise MalformedFile(f"the record {_METADATA} does not map text to text")
+        metadata = found
+    if record := entries.get(f"{prefix}/{_RECEIPT}"):
+        metadata["ckptfix"] = record.read(file, limits.PICKLE_NBYTES).decode("utf-8", "replace")
+    return metadata
 
 
 def _find_prefix(entries: dict[str, Entry]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs
@@ -39,10 +40,8 @@ class Machine:
         """
         self.stack, self.marks, self.memo = [], [], {}
         self.stream.begin()
-        take = self.stream.take
-        for _ in range(limits.OPCODES):
-            opcode = take(1)
-            step = STEPS.get(opcode)
+        for opcode in islice(self.stream.opcodes(), limits.OPCODES):
+            step = STEPS[opcode]
             if step is not None:
                 step(self)
             elif opcode == STOP:
@@ -51,7 +50,7 @@ class Machine:
                     raise self.fault("leaves values on its stack")
                 return value
             else:
-                raise self.fault(f"has an unknown opcode, {opcode!r}")
+                raise self.fault(f"has an unknown opcode, {opcode:#04x}")
         raise LimitExceeded(f"a pickle has more than {limits.OPCODES} opcodes")
 
     def fault(self, text: str) -> MalformedFile:

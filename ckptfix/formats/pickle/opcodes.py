@@ -148,9 +148,9 @@ def _skip(m: Machine, length: int) -> None:
     m.stream.take(length)
 
 
-STOP = b"."
+STOP = ord(".")
 
-STEPS: dict[bytes, Step] = {
+_STEPS: dict[bytes, Step] = {
     # numbers and constants
     b"N": lambda m: m.stack.append(None),
     b"\x88": lambda m: m.stack.append(True),
@@ -225,3 +225,6 @@ STEPS: dict[bytes, Step] = {
     b"\x97": _out_of_band,
     b"\x98": _out_of_band,
 }
+
+STEPS = tuple(_STEPS.get(bytes([opcode])) for opcode in range(256))
+"""The step of each opcode by its number; None for STOP and for what is no opcode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ckptfix.errors import LimitExceeded, TruncatedFile
 from ckptfix.formats.pickle import limits
@@ -34,6 +34,14 @@ class Stream:
     def begin(self) -> None:
         """Start to count the bytes of a new pickle."""
         self._pickle_start = self.position
+
+    def opcodes(self) -> Iterator[int]:
+        """Give the next byte each time; between two of them, `take` may be called."""
+        while True:
+            if self._at >= len(self._buffer):
+                self._fill(1)
+            self._at += 1
+            yield self._buffer[self._at - 1]
 
     def take(self, length: int) -> bytes:
         """Give the next `length` bytes."""

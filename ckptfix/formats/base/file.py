@@ -1,0 +1,115 @@
+"""A source file, opened once and read at offsets."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ckptfix.errors import AccessFailed, MalformedFile, ReadFailed, SourceNotFound, TruncatedFile
+
+CHUNK = 1 << 20
+"""Bytes read or written at once. One mebibyte is as fast as any larger size, and steadier."""
+
+
+class File:
+    """A source file opened for `pread`, which notices when the file changes underneath."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # A FIFO without a writer would block the plain open for ever.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._stat = os.fstat(self._fd)
+        except OSError as error:
+            raise access_error(path, error) from error
+        except ValueError as error:  # a NUL in the name
+            raise SourceNotFound("no such file", where=repr(str(path))) from error
+        if not stat.S_ISREG(self._stat.st_mode):
+            os.close(self._fd)
+            kind = "a directory" if stat.S_ISDIR(self._stat.st_mode) else "not a regular file"
+            raise ReadFailed(f"is {kind}", where=str(path), hint="name the checkpoint file itself")
+
+    @property
+    def size(self) -> int:
+        """The file's length in bytes when it was opened."""
+        return self._stat.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes. Raises TruncatedFile where the file is too short, ReadFailed else."""
+        # Asked for up front: a hostile length would otherwise be allocated before it is found to be wrong.
+        if offset + length > self.size:
+            raise self._too_short(offset, length)
+        parts: list[bytes] = []
+        while length > 0:
+            try:
+                part = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise access_error(self.path, error) from error
+            if not part:
+                raise self._too_short(offset, length)
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_short(self, offset: int, length: int) -> TruncatedFile:
+        return TruncatedFile(
+            f"ends at byte {self.size} where bytes {offset} to {offset + length} are needed",
+            where=str(self.path),
+            hint="download or copy the file again",
+        )
+
+    def check_unchanged(self) -> None:
+        """Raise ReadFailed where the file's length or time of change is no longer what it was."""
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+            raise ReadFailed("changed while it was read", where=str(self.path), hint="run again once it is whole")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def access_error(path: Path, error: OSError) -> AccessFailed:
+    """Translate a failed system call on a source."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return SourceNotFound("no such file", where=str(path))
+    return ReadFailed((error.strerror or str(error)).lower(), where=str(path))
+
+
+def inflate(packed: Iterable[bytes], nbytes: int) -> Iterator[bytes]:
+    """Decode a raw deflate stream that declares `nbytes`, in chunks of at most CHUNK.
+
+    Raises MalformedFile where the stream is broken, or holds more or less than it declares.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    produced = 0
+    for part in packed:
+        pending = True
+        while pending:
+            try:
+                chunk = inflater.decompress(part, CHUNK)
+            except zlib.error as error:
+                raise MalformedFile(f"broken deflate stream: {error}") from error
+            produced += len(chunk)
+            if produced > nbytes:
+                raise MalformedFile(f"a deflated entry holds more than the {nbytes} bytes it declares")
+            if chunk:
+                yield chunk
+            part = inflater.unconsumed_tail
+            # A full chunk may leave output inside the inflater although it has taken all the input.
+            pending = bool(part) or len(chunk) == CHUNK
+    if produced != nbytes:
+        raise MalformedFile(f"a deflated entry holds {produced} bytes and declares {nbytes}")

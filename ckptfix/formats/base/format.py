@@ -1,0 +1,59 @@
+"""What a format module defines, and what it gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from ckptfix.errors import UnsupportedOutput
+from ckptfix.formats.base.output import FileLayout
+from ckptfix.formats.base.values import Node, Opaque
+from ckptfix.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a file's headers say: the root value, text metadata, and the opaque values with their places."""
+
+    path: Path
+    format: str
+    root: Node
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    opaque: tuple[tuple[str, Opaque], ...] = ()
+
+
+class Format(ABC):
+    """One file format. `name` is what reports call it."""
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """The file names that this format is written under; empty where it is only read."""
+
+    @abstractmethod
+    def recognises(self, head: bytes, path: Path) -> bool:
+        """Tell from the first 512 bytes whether the file claims to be of this format."""
+
+    @abstractmethod
+    def open(self, path: Path) -> Contents:
+        """Read the headers.
+
+        Raises TruncatedFile, MalformedFile or LimitExceeded for a file that breaks the format's rules;
+        `open_contents` attaches the path.
+        """
+
+    def lay_out(
+        self,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> FileLayout:
+        """Fix the place of everything in an output file. `receipt` is as long as the one that `seal` will be given.
+
+        `shared` maps each key to the first key that holds the same tensor, itself where there is none. Raises
+        UnsupportedOutput for what the format cannot hold.
+        """
+        raise UnsupportedOutput(f"{self.name} files are read, not written")

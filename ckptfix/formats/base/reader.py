@@ -1,0 +1,109 @@
+"""The one place where the bytes of tensors are read."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ckptfix.errors import CorruptTensor, MalformedFile
+from ckptfix.formats.base.file import CHUNK, File, inflate
+from ckptfix.formats.base.strided import gather, span
+from ckptfix.formats.base.values import Storage, TensorRef
+
+
+class Reader:
+    """Reads the bytes of tensors, one at a time: little-endian, contiguous, checked where a checksum is kept."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, File] = {}
+        self._verified: set[Storage] = set()
+
+    def chunks(self, ref: TensorRef) -> Iterator[bytes]:
+        """Give the tensor's bytes in chunks of at most CHUNK.
+
+        Raises CorruptTensor where the storage's checksum does not match.
+        """
+        if ref.spec.nbytes == 0:
+            return
+        first, stop = span(ref)
+        if (first, stop) != (0, ref.storage.nbytes):
+            self._verify(ref.storage)
+        run = self._decode(ref.storage, first, stop)
+        if ref.is_contiguous and not ref.lazy and ref.storage.byteorder == "little":
+            yield from run
+        else:
+            yield from gather(b"".join(run), ref)
+
+    def read(self, ref: TensorRef) -> bytearray:
+        """Give the tensor's bytes as one writable buffer."""
+        data = bytearray()
+        for chunk in self.chunks(ref):
+            data += chunk
+        return data
+
+    def check_unchanged(self) -> None:
+        """Raise ReadFailed where a file that was read has changed since it was opened."""
+        for file in self._files.values():
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _file(self, path: Path) -> File:
+        if path not in self._files:
+            self._files[path] = File(path)
+        return self._files[path]
+
+    def _verify(self, storage: Storage) -> None:
+        """Test the checksum of a storage of which only a part is wanted, once."""
+        if storage.crc32 is not None and storage not in self._verified:
+            for _ in self._decode(storage, 0, storage.nbytes):
+                pass
+
+    def _decode(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
+        """Give bytes `start` to `stop` of the decoded storage; the checksum is tested when all of it passes."""
+        whole = storage.encoding == "deflate" or (start, stop) == (0, storage.nbytes)
+        position = 0 if whole else start
+        crc = 0
+        for chunk in self._inflate(storage) if storage.encoding == "deflate" else self._raw(storage, start, stop):
+            if whole and storage.crc32 is not None:
+                crc = zlib.crc32(chunk, crc)
+            low, high = max(start - position, 0), min(stop - position, len(chunk))
+            position += len(chunk)
+            if low < high:
+                yield chunk if (low, high) == (0, len(chunk)) else chunk[low:high]
+        if whole and storage.crc32 is not None:
+            if crc != storage.crc32:
+                raise CorruptTensor(
+                    f"the bytes at {storage.offset} have CRC-32 {crc:08x}, the file says {storage.crc32:08x}",
+                    where=str(storage.path),
+                    hint="the file is damaged: download or copy it again",
+                )
+            self._verified.add(storage)
+
+    def _raw(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
+        file = self._file(storage.path)
+        for position in range(start, stop, CHUNK):
+            yield file.read(storage.offset + position, min(CHUNK, stop - position))
+
+    def _inflate(self, storage: Storage) -> Iterator[bytes]:
+        file = self._file(storage.path)
+        stops = range(0, storage.stored_nbytes, CHUNK)
+        packed = (file.read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops)
+        try:
+            yield from inflate(packed, storage.nbytes)
+        except MalformedFile as error:
+            raise CorruptTensor(error.message, where=str(storage.path)) from error

@@ -1,0 +1,128 @@
+"""Inert values, and tensors that know where their bytes lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ckptfix.errors import LimitExceeded, MalformedFile
+from ckptfix.tensors import Shape, TensorSpec
+
+MAX_RANK = 64
+"""Axes of a tensor: torch and numpy stop there."""
+
+MAX_NBYTES = (1 << 63) - 1
+"""Bytes of a tensor: torch counts them in a signed 64-bit integer."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of bytes in a file that one or more tensors view.
+
+    `offset` and `stored_nbytes` say where the run lies in the file, `nbytes` how long it is once decoded; they
+    differ only for `deflate`. `crc32` is the checksum of the decoded run where the format keeps one.
+    """
+
+    path: Path
+    offset: int
+    nbytes: int
+    stored_nbytes: int
+    encoding: Literal["raw", "deflate"] = "raw"
+    byteorder: Literal["little", "big"] = "little"
+    crc32: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor in a file: a strided view of a storage. `offset` and `stride` count elements.
+
+    The constructor of a ref has already checked that the view lies inside the storage. `lazy` names a bit that
+    torch applies on reading (`conj`, `neg`).
+    """
+
+    spec: TensorSpec
+    storage: Storage
+    offset: int
+    stride: tuple[int, ...]
+    lazy: frozenset[Literal["conj", "neg"]] = frozenset()
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie end to end, outermost axis first."""
+        if self.spec.numel == 0:
+            return True
+        expected = 1
+        for extent, stride in zip(reversed(self.spec.shape), reversed(self.stride), strict=True):
+            if extent > 1 and stride != expected:
+                return False
+            expected *= extent
+        return True
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the strides, in elements, of a contiguous tensor."""
+    strides: list[int] = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def check_shape(shape: object) -> Shape:
+    """Give the shape as a tuple of extents.
+
+    Raises MalformedFile where it is not a sequence of integers >= 0, LimitExceeded where no tensor can have it.
+    """
+    if not isinstance(shape, list | tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise MalformedFile(f"a shape is not a list of integers from 0 up: {_clip(shape)}")
+    if len(shape) > MAX_RANK:
+        raise LimitExceeded(f"a tensor has {len(shape)} axes, {MAX_RANK} are possible")
+    # Empty axes count as one: the strides of an empty tensor overflow all the same.
+    if math.prod(extent or 1 for extent in shape) > MAX_NBYTES // 16:
+        raise LimitExceeded(f"a tensor of shape {_clip(list(shape))} has more elements than a file can hold")
+    return tuple(shape)
+
+
+def _clip(value: object) -> str:
+    """Show a value of a hostile file in at most 80 characters, and at no more cost than that."""
+    if isinstance(value, list | tuple):
+        shown = ", ".join(str(item)[:24] if type(item) is int and item < 1 << 128 else "…" for item in value[:8])
+        return f"[{shown}{', …' if len(value) > 8 else ''}]"
+    return type(value).__name__
+
+
+@dataclass(eq=False, slots=True)
+class Opaque:
+    """A value that the file would have made by calling code: its name and its arguments, never the code.
+
+    `module` and `name` are what unpickling would have imported; `args` are the constructor's arguments, `state`
+    what `__setstate__` would have been given, `items` and `entries` what would have been appended or set by key.
+    All are inert values, so that tensors inside stay reachable. The machine fills a record while it runs, because
+    a pickle may refer to an object before its state is known; after that nothing changes it.
+    """
+
+    module: str
+    name: str
+    args: Node = ()
+    state: Node = None
+    items: list[Node] = field(default_factory=list)
+    entries: list[tuple[Node, Node]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False, slots=True)
+class Pairs:
+    """A mapping as the file holds it: pairs in order, with keys that are never hashed or compared."""
+
+    items: list[tuple[Node, Node]] = field(default_factory=list)
+
+
+Node = (
+    TensorRef | Opaque | Pairs | list["Node"] | tuple["Node", ...] | str | bytes | int | float | complex | bool | None
+)
+"""An inert value of a file. Sets are lists, byte arrays are bytes. Values may be shared, and may contain themselves."""
