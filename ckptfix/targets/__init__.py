@@ -1,0 +1,48 @@
+"""Target architectures: one URI scheme a file, found by its name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from ckptfix.errors import UnknownTarget
+from ckptfix.targets.base import Target, TargetURI, live_target
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["Target", "resolve", "schemes"]
+
+
+def schemes() -> list[str]:
+    """List the schemes that this installation knows."""
+    return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
+
+
+def is_target(text: str) -> bool:
+    """Tell whether a text names a target by a scheme, rather than a file."""
+    return text.partition(":")[0] in schemes() and ":" in text
+
+
+def resolve(target: str | Path | Module) -> Target:
+    """Find a target by its URI, by the path of a checkpoint or lockfile, or take a module as it is.
+
+    Raises UnknownTarget, TargetBuildError or MissingDependency.
+    """
+    if isinstance(target, Path):
+        return resolve(f"shapes:{target}")
+    if not isinstance(target, str):
+        return live_target(target)
+    if is_target(target):
+        uri = TargetURI.parse(target)
+        found: Target = import_module(f"{__name__}.{uri.scheme}").resolve(uri)
+        return found
+    scheme, colon, _ = target.partition(":")
+    if colon and scheme.isidentifier() and len(scheme) > 1 and not Path(target).exists():
+        close = get_close_matches(scheme, schemes(), 1, 0.5)
+        hint = f"did you mean '{close[0]}:'?" if close else f"known: {', '.join(schemes())}"
+        raise UnknownTarget(f"unknown scheme '{scheme}'", where=target, hint=hint)
+    return resolve(f"shapes:{target}")

@@ -1,0 +1,157 @@
+"""Compute expressions with torch, one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ckptfix.digest import hash_document
+from ckptfix.errors import RuleError, TargetBuildError
+from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Resize
+from ckptfix.tensors import DType, TensorSpec
+
+Load = Callable[[str], Tensor]
+"""Gives a source tensor by its key."""
+InitialValues = Callable[[int], Mapping[str, Tensor]]
+"""Gives the state dict of the target built from a seed."""
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """Give torch's dtype. Raises RuleError where torch has none."""
+    found = getattr(torch, dtype.torch_name or "", None)
+    if not isinstance(found, torch.dtype):
+        raise RuleError(f"torch {torch.__version__} has no dtype {dtype}")
+    return found
+
+
+def from_bytes(data: bytearray, spec: TensorSpec) -> Tensor:
+    """View contiguous little-endian bytes as a tensor."""
+    dtype = torch_dtype(spec.dtype)
+    if spec.numel == 0:
+        return torch.empty(spec.shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(spec.shape)
+
+
+def to_bytes(tensor: Tensor) -> memoryview:
+    """Give the contiguous little-endian bytes of a tensor on the CPU."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
+    """Compute an expression. Raises RuleError where an op's own function gives another shape than it planned."""
+    dtype = torch_dtype(expr.spec.dtype)
+    match expr:
+        case Read(key):
+            return load(key)
+        case Constant(spec, value):
+            return torch.full(spec.shape, value, dtype=dtype)
+        case Normal(spec, key, std, seed):
+            return _normal(spec, key, std, seed).to(dtype)
+        case Initial(spec, key, seed):
+            return _initial_value(initial(seed), key, spec).to(dtype)
+        case Cast(source):
+            return evaluate(source, load, initial).to(dtype)
+        case Resize(source, block=block):
+            return _on_block(evaluate(source, load, initial), block, lambda part: _interpolate(part, expr))
+        case Crop(source, block=block):
+            return _on_block(evaluate(source, load, initial), block, lambda part: _crop(part, block))
+        case Pad(source, block=block, filler=None):
+            return _on_block(evaluate(source, load, initial), block, lambda part: _pad(part, expr))
+        case Pad(source, block=block, filler=filler) if filler is not None:
+            return _overlay(evaluate(source, load, initial), evaluate(filler, load, initial).to(dtype), block)
+        case Compute(parts, spec, function, label):
+            result = function(*(evaluate(part, load, initial) for part in parts))
+            if not isinstance(result, Tensor) or tuple(result.shape) != spec.shape or result.dtype != dtype:
+                raise RuleError(f"{label} planned {spec} and made {_describe(result)}")
+            return result
+    raise AssertionError(expr)
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _normal(spec: TensorSpec, key: str, std: float, seed: int) -> Tensor:
+    """Draw for a key, so that the numbers do not depend on which other keys are filled."""
+    generator = torch.Generator().manual_seed(int(hash_document([seed, key])[:15], 16))
+    return torch.randn(spec.shape, generator=generator) * std
+
+
+def _initial_value(values: Mapping[str, Tensor], key: str, spec: TensorSpec) -> Tensor:
+    value = values.get(key)
+    if value is None or tuple(value.shape) != spec.shape or value.is_meta:
+        found = "is not there" if value is None else "is on the meta device" if value.is_meta else _describe(value)
+        raise TargetBuildError(f"'{key}' should be {spec}, but in the built target it {found}")
+    return value.detach().cpu()
+
+
+def _on_block(tensor: Tensor, block: Block, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change one part of a tensor along `block.dim`; unfold it before, fold it after."""
+    if not block.inner and not block.shape:
+        return change(tensor)
+    length = block.stop - block.start
+    part = tensor.narrow(block.dim, block.start, length).reshape(block.inner)
+    changed = change(part).reshape(block.shape)
+    before = tensor.narrow(block.dim, 0, block.start)
+    after = tensor.narrow(block.dim, block.stop, tensor.shape[block.dim] - block.stop)
+    return torch.cat([before, changed, after], block.dim) if before.numel() or after.numel() else changed
+
+
+def _interpolate(part: Tensor, expr: Resize) -> Tensor:
+    """Interpolate in float32 along the block's axes, as `torch.nn.functional.interpolate` defines it."""
+    axes = expr.block.axes
+    order = [axis for axis in range(part.dim()) if axis not in axes] + list(axes)
+    moved = part.to(torch.float32).permute(order)
+    kept = moved.shape[: part.dim() - len(axes)]
+    batch = moved.reshape(1, -1, *moved.shape[part.dim() - len(axes) :])
+    result = functional.interpolate(
+        batch,
+        size=expr.block.sizes,
+        mode=_torch_mode(expr),
+        align_corners=expr.align_corners if expr.mode != "nearest" else None,
+        antialias=expr.antialias,
+    )
+    back = sorted(range(part.dim()), key=order.__getitem__)
+    return result.reshape(*kept, *expr.block.sizes).permute(back).to(part.dtype)
+
+
+def _torch_mode(expr: Resize) -> str:
+    return str(expr.mode)
+
+
+def _crop(part: Tensor, block: Block) -> Tensor:
+    for axis, size in zip(block.axes, block.sizes, strict=True):
+        part = part.narrow(axis, 0, size)
+    return part
+
+
+def _pad(part: Tensor, expr: Pad) -> Tensor:
+    for axis, size in zip(expr.block.axes, expr.block.sizes, strict=True):
+        shape = list(part.shape)
+        shape[axis] = size - part.shape[axis]
+        if expr.value == "mean":
+            mean = part.to(torch.float32).mean(axis, keepdim=True).to(part.dtype)
+            rows = mean.expand(shape)
+        else:
+            rows = torch.full(shape, expr.value, dtype=part.dtype)
+        part = torch.cat([part, rows], axis)
+    return part
+
+
+def _overlay(tensor: Tensor, base: Tensor, block: Block) -> Tensor:
+    """Lay the present rows over the target's own. The part before and after the block comes from the tensor."""
+
+    def change(part: Tensor) -> Tensor:
+        grown = list(part.shape)
+        for axis, size in zip(block.axes, block.sizes, strict=True):
+            grown[axis] = size
+        length = base.shape[block.dim] - (tensor.shape[block.dim] - (block.stop - block.start))
+        result = base.narrow(block.dim, block.start, length).reshape(grown).clone()
+        result[tuple(slice(0, extent) for extent in part.shape)] = part
+        return result
+
+    return _on_block(tensor, block, change)

@@ -1,0 +1,147 @@
+"""Execute a plan into a file: all offsets first, then the tensors one at a time, then the receipt."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ckptfix._version import __version__
+from ckptfix.digest import NO_DIGEST, hash_document
+from ckptfix.errors import TiedConflict
+from ckptfix.execute.atomic import new_file
+from ckptfix.execute.receipt import Entry, Receipt
+from ckptfix.execute.values import Values
+from ckptfix.expr import Expr, Read, sources
+from ckptfix.formats import Checkpoint, output_format
+from ckptfix.formats.base import Reader
+from ckptfix.plan import Plan
+from ckptfix.targets import Target
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes written and the bytes in all."""
+
+
+def write(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    target: Target,
+    out: Path,
+    *,
+    replace: bool = False,
+    digests: bool = True,
+    progress: Progress = lambda done, total: None,
+) -> Receipt:
+    """Write the rows of the plan that fit the target.
+
+    Raises UnsupportedOutput, OutputExists, WriteFailed, TiedConflict, and what reading the source raises. The
+    output is not touched unless all went well.
+    """
+    form = output_format(out)
+    rows = plan.outputs
+    filled = set(plan.filled)
+    shared = _shared_rows(plan, checkpoint)
+    conflicts = _tied_to_compare(plan)
+
+    def receipt(found: Mapping[str, str], source: str) -> Receipt:
+        entries = {
+            key: Entry("filled" if key in filled else "loaded", row.rule, found[shared[key]] if digests else None)
+            for key, row in rows.items()
+        }
+        return Receipt(__version__, plan.recipe.digest, source if digests else None, entries)
+
+    blank = receipt(dict.fromkeys(rows, NO_DIGEST), NO_DIGEST).to_text()
+    metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("ckptfix", "format")}
+    layout = form.lay_out({key: row.expr.spec for key, row in rows.items()}, shared, metadata, blank)
+    total = sum(row.expr.spec.nbytes for key, row in rows.items() if key in layout.offsets)
+    found: dict[str, str] = {}
+    checksums: dict[str, int] = {}
+    done = 0
+    with Reader() as reader, new_file(out, replace=replace) as file:
+        values = Values(checkpoint.tensors, reader, target)
+        file.allocate(layout.nbytes)
+        for key, offset in layout.offsets.items():
+            meter = _Meter(values.chunks(rows[key].expr), digest=digests or key in conflicts, checksum=layout.checksums)
+            for chunk in meter:
+                file.write(offset, chunk)
+                offset += len(chunk)
+                done += len(chunk)
+                progress(done, total)
+            found[key] = meter.digest
+            checksums[key] = meter.crc32
+            if isinstance(expr := rows[key].expr, Read):
+                values.source_digests[expr.key] = meter.digest
+        _refuse_conflicts(plan, found, shared)
+        done_receipt = receipt(found, _source_digest(plan, values.source_digests))
+        for offset, data in layout.seal(done_receipt.to_text(), checksums):
+            file.write(offset, data)
+        reader.check_unchanged()
+    return done_receipt
+
+
+class _Meter:
+    """Passes chunks on and computes what is asked for of them."""
+
+    def __init__(self, chunks: Iterator[bytes | memoryview], *, digest: bool, checksum: bool) -> None:
+        from blake3 import blake3
+
+        self._chunks = chunks
+        self._hasher = blake3() if digest else None
+        self._checksum = checksum
+        self.crc32 = 0
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        for chunk in self._chunks:
+            if self._hasher is not None:
+                self._hasher.update(chunk)
+            if self._checksum:
+                self.crc32 = zlib.crc32(chunk, self.crc32)
+            yield chunk
+
+    @property
+    def digest(self) -> str:
+        """The BLAKE3 digest of what has passed; zeros where none was asked for."""
+        return self._hasher.hexdigest() if self._hasher else NO_DIGEST
+
+
+def _shared_rows(plan: Plan, checkpoint: Checkpoint) -> dict[str, str]:
+    """Map each output key to the first key that holds the same tensor: one expression, or aliases of one view."""
+    alias = {key: group[0] for group in checkpoint.aliases for key in group}
+    first: dict[Expr, str] = {}
+    shared: dict[str, str] = {}
+    for key, row in plan.outputs.items():
+        expr = row.expr
+        if isinstance(expr, Read):
+            expr = Read(alias.get(expr.key, expr.key), expr.spec)
+        shared[key] = first.setdefault(expr, key)
+    return shared
+
+
+def _tied_to_compare(plan: Plan) -> set[str]:
+    """List the keys of tied groups that are made in different ways, and so must be compared."""
+    rows = plan.outputs
+    return {
+        key
+        for group in plan.want.tied
+        if len({rows[key].expr for key in group if key in rows}) > 1
+        for key in group
+        if key in rows
+    }
+
+
+def _refuse_conflicts(plan: Plan, found: Mapping[str, str], shared: Mapping[str, str]) -> None:
+    for group in plan.want.tied:
+        keys = [key for key in group if key in shared]
+        differing = [key for key in keys if found[shared[key]] != found[shared[keys[0]]]]
+        if differing:
+            raise TiedConflict(
+                f"'{keys[0]}' and '{differing[0]}' are one tensor in the target and were given different bytes",
+                hint=f"drop one, then {{op: copy, from: {keys[0]}, to: {differing[0]}}}",
+            )
+
+
+def _source_digest(plan: Plan, digests: Mapping[str, str]) -> str:
+    """Hash the source's header and the tensors that were used."""
+    used = {key for row in plan.outputs.values() for key in sources(row.expr)}
+    header = {key: spec.to_json() for key, spec in plan.have.items()}
+    return hash_document([header, {key: digests.get(key, NO_DIGEST) for key in sorted(used)}])
