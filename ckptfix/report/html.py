@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ckptfix.report.plots import choose_colours
+from ckptfix.report.plots import choose_colours, show_unprintable
 
 # The documents are JSON; their fields are `Any` here.
 Document = Mapping[str, Any]
@@ -46,9 +46,7 @@ def finetune_page(document: Document, *, check: Document | None, verify: Documen
 
 
 def _text(value: object) -> str:
-    """Escape any value, and show what does not print as `\\u202e`."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
-    return html.escape(shown)
+    return html.escape(show_unprintable(str(value)))
 
 
 def _inline(svg: str) -> str:
@@ -174,10 +172,10 @@ def _rows(title: str, fields: Sequence[str], entries: Sequence[Document] | None)
 
 def _cell(field: str, entry: Document) -> str:
     value = entry.get(field)
+    if field == "shape" and value is not None:
+        return f"<code>{_spec(entry)}</code>"
     if value is None or value == []:
         return '<span class="quiet">none</span>'
-    if field == "shape":
-        return f"<code>{_spec(entry)}</code>"
     if isinstance(value, Mapping):
         return f"<code>{_spec(value)}</code>"
     if isinstance(value, list):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
+from warnings import catch_warnings
 
 from ckptfix.errors import MissingDependency
 
@@ -70,8 +71,9 @@ def draw_curves(document: Document) -> Drawing:
         _draw_accuracy(accuracy, curves, document)
         _write_texts(figure, document)
         png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata=_NO_DATE)
+        with catch_warnings(action="ignore", category=UserWarning):  # a letter that the font lacks is drawn as a box
+            figure.savefig(png, format="png", metadata={"Software": None})
+            figure.savefig(svg, format="svg", metadata=_NO_DATE)
         return Drawing(png.getvalue(), svg.getvalue())
 
 
@@ -186,14 +188,20 @@ def _word_accuracy(curve: _Curve) -> str:
     return f"{name}:  {100 * curve.values['accuracy'][-1]:.1f} %{spread}"
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"
+def _shorten(text: str) -> str:
+    shown = show_unprintable(text)
+    return shown if len(shown) <= 40 else f"{shown[:39]}…"
+
+
+def show_unprintable(text: str) -> str:
+    """Show what does not print by its number, as `\\u202e`: neither XML nor a reader can take it as it is."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _write_texts(figure: Any, document: Document) -> None:
     data, seeds = document["data"], document["seeds"]
     height = figure.get_figheight()
-    heading = f"Fine-tune on {data['uri']}: {len(data['classes'])} classes, {data['train']} training images"
+    heading = f"Fine-tune on {_shorten(data['uri'])}: {len(data['classes'])} classes, {data['train']} training images"
     figure.text(0.02, 1 - 0.2 / height, heading, fontsize=15, fontweight="bold", va="top")
     notes = [f"Mean of {len(seeds)} seeds, band from lowest to highest." if len(seeds) > 1 else "One seed."]
     notes.append("Loss: thin as measured, thick smoothed over one epoch.")
