@@ -37,10 +37,10 @@ class Safetensors(Format):
     suffixes = (".safetensors",)
 
     def recognises(self, head: bytes, path: Path) -> bool:
-        """Tell by the brace after the length, or by the name where the length's high byte is 0, as it must be."""
+        """Tell by the brace after the length, or by the name where the length is below 4 GiB, as it must be."""
         if head[8:9] == b"{":
             return b"\0" in head[:8]
-        return path.suffix == ".safetensors" and head[7:8] == b"\0"
+        return path.suffix == ".safetensors" and head != b"" and not head[4:8].strip(b"\0")
 
     def open(self, path: Path) -> Contents:
         """Read the header. Raises TruncatedFile, MalformedFile or LimitExceeded."""

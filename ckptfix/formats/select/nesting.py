@@ -10,7 +10,7 @@ from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
 
 Named = list[tuple[str, Node]]
 
-MAX_VISITS = 10_000_000
+MAX_VISITS = 2_000_000
 """Values looked at while a file is flattened: a mapping that lies under several keys is visited for each of them."""
 
 MAX_KEY = 4096
