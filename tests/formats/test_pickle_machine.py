@@ -309,6 +309,24 @@ def test_visits_shared_values_once(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 1
 
 
+def test_long_keys_of_a_deep_nest_are_not_joined(tmp_path: Path) -> None:
+    # One key of a megabyte, shared by 900 mappings inside one another: joined it would be 400 GB.
+    key = text("k" * (1 << 20)) + b"q\x00" + b"0"
+    nest = b"}" + b"h\x00}" * 900 + b"h\x00cm\nC\n)R" + b"s" * 901
+    body = key + b"}" + text("w") + tensor() + b"s" + text("x") + nest + b"s"
+    start = time.perf_counter()
+    contents = open_contents(_archive(tmp_path / "x.pth", body))
+    assert [str(value) for _, value in contents.opaque] == ["m.C"]
+    assert len(contents.opaque[0][0]) < 2000
+    assert contents.opaque[0][0].startswith("…")
+    with pytest.raises(LimitExceeded, match="a key is longer than"):
+        open_checkpoint(tmp_path / "x.pth")
+    body = key + b"}" + text("x") + nest + b"s"
+    with pytest.raises(RefusedContent, match="holds no state dict"):
+        open_checkpoint(_archive(tmp_path / "x.pth", body))
+    assert time.perf_counter() - start < 2
+
+
 def test_refuses_mappings_that_unfold_without_end(tmp_path: Path) -> None:
     # Inside a state dict a shared mapping counts under each of its keys, so a shared graph of them is a bomb.
     levels = b"".join(b"q\x010}(" + text("a") + b"h\x01" + text("b") + b"h\x01u" for _ in range(40))

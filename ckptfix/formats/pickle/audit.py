@@ -13,6 +13,10 @@ from ckptfix.formats.pickle.values import Global
 DISCARDED = "(discarded)"
 """The place of a value that the pickle makes and then throws away, which an attack does with its own result."""
 
+_STEPS = 32
+_NAME = 40
+"""Steps of a place, and characters of a key in it, that are shown."""
+
 _Trail = tuple["_Trail", str] | None
 
 
@@ -81,13 +85,15 @@ def _is_leaf(value: Node) -> bool:
 
 def _name(key: Node) -> str:
     if isinstance(key, bytes):
-        return key[:80].decode("utf-8", "backslashreplace")
-    return str(key)[:80] if isinstance(key, str | int | float | complex | None) else "(key)"
+        return key[:_NAME].decode("utf-8", "backslashreplace")
+    return str(key)[:_NAME] if isinstance(key, str | int | float | complex | None) else "(key)"
 
 
 def _place(trail: _Trail) -> str:
+    """Join the steps of a way. Of a long one only the end is kept: a shared text can be every key of a deep nest."""
     steps: list[str] = []
-    while trail is not None:
+    while trail is not None and len(steps) < _STEPS:
         trail, step = trail
         steps.append(step)
-    return "".join(reversed(steps)).removeprefix(".")
+    place = "".join(reversed(steps)).removeprefix(".")
+    return place if trail is None else f"…{place}"

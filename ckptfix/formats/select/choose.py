@@ -11,7 +11,7 @@ from typing import Literal
 from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
 from ckptfix.formats.base import Contents, Node, TensorRef
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
-from ckptfix.formats.select.nesting import Budget, children, flatten, is_module, is_optimizer, mapping_of, name_of
+from ckptfix.formats.select.nesting import Budget, children, flatten, is_module, is_optimizer, join, mapping_of, name_of
 from ckptfix.tensors import Manifest
 
 WHOLE = "."
@@ -21,12 +21,15 @@ _SHOWN = 12
 """Candidates that a message names."""
 
 
+_Trail = tuple["_Trail", str] | None
+"""The way to a value, innermost step last: it is joined into a path only where something is found."""
+
+
 @dataclass(frozen=True)
 class _Found:
     """A state dict in the file. One of `metrics` has none but 0-d tensors of its own: a loss, a best accuracy."""
 
     path: str
-    node: Node
     tensors: Mapping[str, TensorRef]
     ignored: tuple[str, ...]
     metrics: bool
@@ -75,30 +78,41 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
     found: list[_Found] = []
     optimizers: list[str] = []
     seen: set[int] = set()
-    pending: list[tuple[str, Node]] = [("", root)]
+    pending: list[tuple[_Trail, Node]] = [(None, root)]
     while pending:
-        path, node = pending.pop()
+        trail, node = pending.pop()
         if isinstance(node, TensorRef) or id(node) in seen:
             continue
         seen.add(id(node))
         if is_optimizer(node):
-            optimizers.append(path)
+            optimizers.append(_dotted(trail))
             continue
         ranks = _ranks(node)
         if ranks or is_module(node):
             tensors, ignored = flatten(node, budget, "mappings")
             metrics = not is_module(node) and max(ranks) == 0
             if tensors:
-                found.append(_Found(path, node, tensors, ignored, metrics))
+                found.append(_Found(_dotted(trail), tensors, ignored, metrics))
             if not metrics:
                 continue
         inside = children(node)
         budget.spend(len(inside))
-        pending.extend((f"{path}.{name}" if path else name, child) for name, child in reversed(inside))
+        pending.extend(((trail, name), child) for name, child in reversed(inside))
     if any(not one.metrics for one in found):
         return [one for one in found if not one.metrics], tuple(optimizers)
     outermost = [one for one in found if not any(_is_inside(one.path, other.path) for other in found)]
     return outermost, tuple(optimizers)
+
+
+def _dotted(trail: _Trail) -> str:
+    steps: list[str] = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(step)
+    path = ""
+    for step in reversed(steps):
+        path = join(path, step)
+    return path
 
 
 def _is_inside(path: str, other: str) -> bool:

@@ -147,7 +147,7 @@ def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"
             pending.append(id(value))
             listed = isinstance(value, list | tuple)
             for name, child in reversed(inside):
-                path = _join(key, name)
+                path = join(key, name)
                 pending.append((path, child, holder if listed and key else path))
 
 
@@ -164,7 +164,8 @@ def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) 
     return [(_label(key), child) for key, child in mapping.items]
 
 
-def _join(path: str, name: str) -> str:
+def join(path: str, name: str) -> str:
+    """Put a dot between a path and the name that follows. Raises LimitExceeded where no key is that long."""
     key = f"{path}.{name}" if path else name
     if len(key) > MAX_KEY:
         raise LimitExceeded(f"a key is longer than {MAX_KEY} characters: {key[:80]!r}…")
