@@ -12,6 +12,9 @@ import torch
 
 from ckptfix.formats import Checkpoint, Reader
 
+CONTAINERS = {"torch zip": {}, "torch legacy": {"_use_new_zipfile_serialization": False}}
+"""The format's name -> what makes torch.save write it."""
+
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
     """The tensor's elements, contiguous, as torch resolves them."""
