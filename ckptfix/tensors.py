@@ -12,6 +12,9 @@ Shape = tuple[int, ...]
 Kind = Literal["float", "complex", "int", "bool"]
 
 
+_INITIALS: dict[str, Kind] = {"U": "int", "I": "int", "F": "float", "B": "float", "C": "complex"}
+
+
 class DType(StrEnum):
     """An element type, by the name that safetensors gives it (C128 is torch's alone)."""
 
@@ -42,21 +45,12 @@ class DType(StrEnum):
     @property
     def bits(self) -> int:
         """The width of one element in bits."""
-        if self is DType.BOOL:
-            return 8
-        if self is DType.BF16:
-            return 16
-        digits = self.removeprefix("C").removeprefix("F").lstrip("UI").partition("_")[0]
-        return int(digits)
+        return _BITS[self]
 
     @property
     def kind(self) -> Kind:
         """The family in which a cast keeps the meaning of a value."""
-        if self is DType.BOOL:
-            return "bool"
-        if self[0] in "UI":
-            return "int"
-        return "complex" if self[0] == "C" else "float"
+        return _KINDS[self]
 
     @property
     def torch_name(self) -> str | None:
@@ -75,6 +69,20 @@ class DType(StrEnum):
         return _FROM_TORCH.get(name)
 
 
+_BITS = {
+    dtype: int(digits)
+    for digits, names in {
+        "4": "F4",
+        "6": "F6_E2M3 F6_E3M2",
+        "8": "BOOL U8 I8 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+        "16": "U16 I16 F16 BF16",
+        "32": "U32 I32 F32",
+        "64": "U64 I64 F64 C64",
+        "128": "C128",
+    }.items()
+    for dtype in map(DType, names.split())
+}
+_KINDS: dict[DType, Kind] = {dtype: "bool" if dtype is DType.BOOL else _INITIALS[dtype[0]] for dtype in DType}
 _TORCH_NAMES = {
     DType.BOOL: "bool",
     DType.U8: "uint8",

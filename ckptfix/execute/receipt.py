@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ckptfix.errors import MalformedFile
+from ckptfix.formats import Checkpoint
 
 RECEIPT_KEY = "ckptfix"
 
@@ -64,3 +65,9 @@ class Receipt:
         if any(entry.made not in ("loaded", "filled") for entry in entries.values()):
             raise MalformedFile("the receipt under 'ckptfix' cannot be read", where=where)
         return receipt
+
+
+def read_receipt(checkpoint: Checkpoint) -> Receipt | None:
+    """Read the receipt that a checkpoint carries, if any. Raises MalformedFile for one that is none."""
+    text = checkpoint.metadata.get(RECEIPT_KEY)
+    return None if text is None else Receipt.from_text(text, str(checkpoint.path))

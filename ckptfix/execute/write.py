@@ -15,7 +15,7 @@ from ckptfix.execute.values import Values
 from ckptfix.expr import Expr, Read, sources
 from ckptfix.formats import Checkpoint, output_format
 from ckptfix.formats.base import Reader
-from ckptfix.plan import Plan
+from ckptfix.planning import Plan
 from ckptfix.targets import Target
 
 Progress = Callable[[int, int], None]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ckptfix.plan.plan import Plan, make_plan
-from ckptfix.plan.report import Report
-from ckptfix.plan.table import Row, Step
+from ckptfix.planning.plan import Plan, make_plan
+from ckptfix.planning.report import Report
+from ckptfix.planning.table import Row, Step
 
 __all__ = ["Plan", "Report", "Row", "Step", "make_plan"]

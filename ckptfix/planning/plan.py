@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ckptfix.diff import Diff, compare
 from ckptfix.errors import CkptfixError, IncompletePlan, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
 from ckptfix.keys import VarValue
-from ckptfix.plan.report import Missing, Pair, Report, Unexpected, nearest_to_each
-from ckptfix.plan.table import (
+from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected, nearest_to_each
+from ckptfix.planning.table import (
     Row,
     Step,
     apply_edit,
@@ -65,16 +65,16 @@ class Plan:
         """The target keys made without a source tensor."""
         return tuple(key for key, row in self.outputs.items() if not sources(row.expr))
 
-    def report(self) -> Report:
-        """Account for every tensor."""
-        filled = set(self.filled)
+    def report(self, also_filled: Collection[str] = ()) -> Report:
+        """Account for every tensor. `also_filled` are keys that the source itself says were filled."""
+        filled = {*self.filled, *also_filled}
         loaded = tuple(key for key in self.diff.matched if key not in filled)
         near_source = nearest_to_each(self.diff.missing, self.rows)
         near_target = nearest_to_each(self.diff.unexpected, self.want)
         elements = sum(self.want[key].numel for key in loaded)
         return Report(
             loaded=loaded,
-            filled=tuple(self.filled),
+            filled=tuple(key for key in self.diff.matched if key in filled),
             dropped=tuple(self.dropped),
             missing=tuple(
                 Missing(key, self.want[key], near_source.get(key, ()), self._hint(key)) for key in self.diff.missing
@@ -93,6 +93,19 @@ class Plan:
             wrappers=self.wrappers,
             wanted=len(self.want),
         )
+
+    def to_json(self) -> PlanDocument:
+        """Give the document of `plan --json`."""
+        outputs: dict[str, OutputDocument] = {
+            key: {
+                "from": sources(row.expr),
+                "rule": row.rule,
+                "line": self.recipe.origins[row.rule - 1].line if row.rule else None,
+                "how": str(row.expr),
+            }
+            for key, row in self.outputs.items()
+        }
+        return {**self.report().to_json(), "outputs": outputs}
 
     def raise_for_errors(self) -> None:
         """Raise the recipe's fault, or PlanErrors with all of them in `parts`."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from ckptfix.errors import CkptfixError
 from ckptfix.keys import nearest_keys
-from ckptfix.plan.table import Collision
+from ckptfix.planning.table import Collision
 from ckptfix.tensors import TensorSpec
 
 
@@ -83,6 +84,15 @@ class ReportDocument(TypedDict):
     collisions: list[CollisionDocument]
     errors: list[ErrorDocument]
     wrappers: list[str]
+
+
+OutputDocument = TypedDict("OutputDocument", {"from": list[str], "rule": int | None, "line": int | None, "how": str})
+
+
+class PlanDocument(ReportDocument):
+    """What `plan --json` prints. `rule` counts from 1 and is null for a tensor that no rule touched."""
+
+    outputs: dict[str, OutputDocument]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ckptfix.verify.data.base import Data
-from ckptfix.verify.data.load import load_data
+from ckptfix.proof.data.base import Data
+from ckptfix.proof.data.load import load_data
 
 
 class SmallNet(nn.Module):

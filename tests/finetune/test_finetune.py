@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ckptfix.errors import InvalidCall, UnmatchedPattern, VerificationFailed
-from ckptfix.verify.data.base import Data, Inputs
-from ckptfix.verify.data.load import load_data
-from ckptfix.verify.finetune import finetune
-from ckptfix.verify.freeze import freeze
-from ckptfix.verify.train import Rates, Settings, draw_batches, train_policy
-from ckptfix.verify.train_forward import forward, output_width
-from ckptfix.verify.train_recalibrate import find_recalibrated, recalibrate
-from ckptfix.verify.train_report import FinetuneReport
+from ckptfix.proof.data.base import Data, Inputs
+from ckptfix.proof.data.load import load_data
+from ckptfix.proof.finetune import finetune
+from ckptfix.proof.freeze import freeze
+from ckptfix.proof.train import Rates, Settings, draw_batches, train_policy
+from ckptfix.proof.train_forward import forward, output_width
+from ckptfix.proof.train_recalibrate import find_recalibrated, recalibrate
+from ckptfix.proof.train_report import FinetuneReport
 
 from .conftest import SmallNet, seeded
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from ckptfix.errors import CkptfixError, InvalidCall, MalformedFile, MissingDependency, SourceNotFound
-from ckptfix.verify.data.base import Data, Wish, split_rows
-from ckptfix.verify.data.load import list_sources, load_data
+from ckptfix.proof.data.base import Data, Wish, split_rows
+from ckptfix.proof.data.load import list_sources, load_data
 
 
 def load(uri: str, **change: Any) -> Data:

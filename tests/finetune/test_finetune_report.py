@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from ckptfix.errors import MissingDependency, WriteFailed
+from ckptfix.proof.freeze import parse_policy
+from ckptfix.proof.train import Rates, Run, Settings
+from ckptfix.proof.train_report import FinetuneReport, PolicyResult
 from ckptfix.report.finetune import list_metrics, write_finetune
 from ckptfix.report.html import finetune_page
 from ckptfix.report.plots import choose_colours, draw_curves
-from ckptfix.verify.freeze import parse_policy
-from ckptfix.verify.train import Rates, Run, Settings
-from ckptfix.verify.train_report import FinetuneReport, PolicyResult
 
 _HOSTILE = "a</code><script>alert(1)</script>\"'&\u202e\x00<img src=x onerror=alert(1)>"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ckptfix.errors import InvalidCall, PatternError, UnmatchedPattern
-from ckptfix.verify.freeze import digest_tensor, freeze, parse_policy
+from ckptfix.proof.freeze import digest_tensor, freeze, parse_policy
 
 
 def take_steps(model: nn.Module, parameters: list[nn.Parameter], shape: tuple[int, ...] = (8, 1, 16, 16)) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ckptfix.errors import InvalidCall
-from ckptfix.verify.data.base import Data, Wish
+from ckptfix.proof.data.base import Data, Wish
 
 _OFFER = "one of digits, mnist5k, folder:DIR, py:module:factory"
 _NOT_SOURCES = frozenset({"base", "load"})
@@ -48,5 +48,5 @@ def load_data(
     for name, value in vars(wish).items():
         if name != "seed" and value < 1:
             raise InvalidCall(f"{name} is {value}, not a positive number")
-    loaded: Data = import_module(f"ckptfix.verify.data.{scheme}").load(body, wish)
+    loaded: Data = import_module(f"ckptfix.proof.data.{scheme}").load(body, wish)
     return loaded

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ckptfix.verify.data.base import Inputs
-from ckptfix.verify.train_forward import forward
+from ckptfix.proof.data.base import Inputs
+from ckptfix.proof.train_forward import forward
 
 
 def find_recalibrated(model: nn.Module, held: Iterable[str]) -> list[_BatchNorm]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ckptfix.errors import InvalidCall, LimitExceeded, MalformedFile, MissingDependency, ReadFailed, SourceNotFound
-from ckptfix.verify.data.base import Data, Wish, count_classes, split_rows, standardise
+from ckptfix.proof.data.base import Data, Wish, count_classes, split_rows, standardise
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

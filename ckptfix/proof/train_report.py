@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean
 
-from ckptfix.verify.freeze import Policy
-from ckptfix.verify.train import Run, Settings
+from ckptfix.proof.freeze import Policy
+from ckptfix.proof.train import Run, Settings
 
 _LEAST_FALL = 0.01
 """The part of the first loss by which it must fall: epochs differ by less through the drawing of batches alone."""

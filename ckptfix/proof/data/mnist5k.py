@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ckptfix.errors import InvalidCall, MissingDependency
-from ckptfix.verify.data.base import Data, Wish, assemble
+from ckptfix.proof.data.base import Data, Wish, assemble
 
 _FILE = Path("data", "data", "mnist_5k.csv.gz")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ckptfix.errors import InvalidCall, VerificationFailed
-from ckptfix.verify.data.base import Data
-from ckptfix.verify.freeze import Frozen, Policy, freeze, parse_policy
-from ckptfix.verify.train import Precision, Rates, Run, Settings, train_policy
-from ckptfix.verify.train_report import FinetuneReport, PolicyResult
+from ckptfix.proof.data.base import Data
+from ckptfix.proof.freeze import Frozen, Policy, freeze, parse_policy
+from ckptfix.proof.train import Precision, Rates, Run, Settings, train_policy
+from ckptfix.proof.train_report import FinetuneReport, PolicyResult
 
 
 class Progress(Protocol):

@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 
 from ckptfix.errors import InvalidCall, SourceNotFound
 from ckptfix.keys import nearest_keys
-from ckptfix.verify.data.base import Data, Inputs, Wish, count_classes
+from ckptfix.proof.data.base import Data, Inputs, Wish, count_classes
 
 # The user's objects are of any type; `_check` looks at what is used of them.
 _Pairs = Sequence[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ckptfix.errors import InvalidCall, MissingDependency
-from ckptfix.verify.data.base import Data, Wish, assemble
+from ckptfix.proof.data.base import Data, Wish, assemble
 
 
 def load(body: str, wish: Wish) -> Data:

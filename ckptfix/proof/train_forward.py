@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ckptfix.errors import InvalidCall
-from ckptfix.verify.data.base import Inputs
+from ckptfix.proof.data.base import Inputs
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:

@@ -1,0 +1,307 @@
+"""The verbs. Each is the twin of a command; files and URIs go in, frozen results come out, nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ckptfix.errors import InvalidCall
+from ckptfix.execute.atomic import refuse_existing
+from ckptfix.execute.receipt import Receipt
+from ckptfix.execute.write import Progress, write
+from ckptfix.expr import Read, leaves
+from ckptfix.formats import Checkpoint, open_checkpoint, output_format, wrapper_prefixes
+from ckptfix.targets import Target, resolve
+from ckptfix.tensors import DType, Shape
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from ckptfix.keys import VarValue
+    from ckptfix.planning import Plan, Report
+    from ckptfix.proof.finetune import Progress as TrainingProgress
+    from ckptfix.proof.train_report import FinetuneReport
+    from ckptfix.proof.verify import Verification
+    from ckptfix.recipe import Recipe
+
+    Architecture = str | Path | Target | Module
+    """A target URI, the path of a lockfile or checkpoint, or a module in memory."""
+    RecipeLike = Recipe | str | Path | Mapping[str, Any] | None
+    """A path, the text of a recipe (more than one line), plain values, or None for no rules."""
+
+Source = str | Path | Checkpoint
+"""A path, `FILE#PATH` for one of several state dicts, or an opened checkpoint."""
+
+
+def open(source: Source, *, select: str | None = None) -> Checkpoint:  # noqa: A001  the library's verb
+    """Open a checkpoint: its manifest, where its bytes lie, and what it would have run. Reads headers only.
+
+    Raises SourceNotFound, ReadFailed, AmbiguousSource, NoTensors, and RefusedContent for a broken file.
+    """
+    return source if isinstance(source, Checkpoint) else open_checkpoint(source, select=select)
+
+
+def target(architecture: Architecture) -> Target:
+    """Find what an architecture wants. Raises UnknownTarget, TargetBuildError or MissingDependency."""
+    return architecture if isinstance(architecture, Target) else resolve(architecture)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A source, a target, and the plan that leads from one to the other."""
+
+    checkpoint: Checkpoint
+    target: Target
+    plan: Plan
+
+
+def prepare_job(
+    source: Source,
+    architecture: Architecture,
+    recipe: RecipeLike = None,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Job:
+    """Open both sides and plan. Raises what opening either side and reading the recipe raise."""
+    from ckptfix.planning import make_plan
+    from ckptfix.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    checkpoint = open(source, select=loaded.source.select)
+    found = target(architecture)
+    made = make_plan(
+        loaded,
+        checkpoint.manifest,
+        found.manifest,
+        variables=variables,
+        config=found.config,
+        no_initial_values=found.not_buildable,
+        wrappers=wrapper_prefixes(checkpoint.tensors),
+    )
+    return Job(checkpoint, found, made)
+
+
+def plan(
+    source: Source,
+    architecture: Architecture,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Plan:
+    """Plan an adaptation without reading a tensor. Faults of the recipe are in `Plan.errors`."""
+    return prepare_job(source, architecture, recipe, variables).plan
+
+
+def check(
+    source: Source,
+    architecture: Architecture,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Report:
+    """Account for every tensor of both sides, without reading one."""
+    return plan(source, architecture, recipe, variables=variables).report()
+
+
+def account(out: Source, architecture: Architecture) -> Report:
+    """Account for a written checkpoint: what its receipt calls filled is filled, the rest is loaded."""
+    from ckptfix.execute.receipt import read_receipt
+
+    checkpoint = open(out)
+    receipt = read_receipt(checkpoint)
+    return plan(checkpoint, architecture).report(also_filled=receipt.filled if receipt else ())
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A written checkpoint: where it is, what it carries, and the account of how it was made."""
+
+    path: Path
+    receipt: Receipt
+    plan: Plan
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it loads with `strict=True`; only `partial` gives one that does not."""
+        return self.plan.is_complete
+
+
+def adapt(
+    source: Source,
+    architecture: Architecture,
+    out: str | Path,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+    dtype: DType | None = None,
+    gaps: Literal["refuse", "write"] = "refuse",
+    existing: Literal["refuse", "replace"] = "refuse",
+    digests: Literal["blake3", "none"] = "blake3",
+    memory: int | None = None,
+    max_output: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Adapted:
+    """Write the adapted checkpoint to `out`, a `.safetensors` or `.pth` file.
+
+    Nothing is written unless the plan is complete; with `gaps="write"` the tensors that it does provide are.
+    `memory` and `max_output` are bounds in bytes: for one tensor's computation, and for the output.
+    Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
+    """
+    path = Path(out)
+    output_format(path)
+    refuse_existing(path, replace=existing == "replace")
+    job = prepare_job(source, architecture, recipe, variables)
+    made = job.plan if dtype is None else job.plan.with_dtype(dtype)
+    made.raise_for_errors()
+    if gaps == "refuse":
+        made.raise_for_gaps()
+    _check_budget(made, memory, max_output)
+    receipt = write(
+        made,
+        job.checkpoint,
+        job.target,
+        path,
+        replace=existing == "replace",
+        digests=digests == "blake3",
+        progress=progress,
+    )
+    return Adapted(path, receipt, made)
+
+
+def _check_budget(made: Plan, memory: int | None, max_output: int | None) -> None:
+    """Hold the plan to its bounds before anything is read."""
+    outputs = {key: row.expr for key, row in made.outputs.items()}
+    total = sum(expr.spec.nbytes for expr in outputs.values())
+    if max_output is not None and total > max_output:
+        raise InvalidCall(f"the output takes {total} bytes, --max-output allows {max_output}")
+    for key, expr in outputs.items():
+        needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
+        if memory is not None and not isinstance(expr, Read) and needed > memory:
+            raise InvalidCall(f"computing '{key}' takes {needed} bytes, --memory allows {memory}")
+
+
+def load_into(
+    module: Module,
+    source: Source,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Report:
+    """Load a checkpoint into a live module; the honest `load_state_dict(torch.load(path), strict=False)`.
+
+    Raises IncompletePlan unless every tensor of both sides is accounted for, PlanErrors for a wrong recipe, and
+    what reading raises; the module is then unchanged. `fill` with `value: target` keeps the module's present value.
+    """
+    import torch
+
+    from ckptfix.execute.values import Values
+    from ckptfix.formats import Reader
+
+    present = module.state_dict()
+    live = Target(type(module).__name__, target(module).manifest, build=lambda seed: module)
+    job = prepare_job(source, live, recipe, variables)
+    job.plan.raise_for_errors()
+    job.plan.raise_for_gaps()
+    with Reader() as reader:
+        values = Values(job.checkpoint.tensors, reader, live)
+        state = {key: values.tensor(row.expr) for key, row in job.plan.outputs.items()}
+        reader.check_unchanged()
+    on_meta = any(tensor.is_meta for tensor in present.values())
+    if on_meta:  # copying into a meta tensor does nothing
+        state = {key: tensor.to(present[key].dtype) for key, tensor in state.items()}
+    with torch.no_grad():
+        module.load_state_dict(state, strict=True, assign=on_meta)
+    return job.plan.report()
+
+
+def verify(
+    out: Source,
+    architecture: Architecture,
+    *,
+    source: Source | None = None,
+    recipe: RecipeLike = None,
+    variables: Mapping[str, VarValue] | None = None,
+    parity: tuple[Source, Architecture] | None = None,
+    input_shape: Shape | None = None,
+) -> Verification:
+    """Prove an adapted checkpoint: values, strict load, forward pass, and parity with (source, its architecture).
+
+    `input_shape` includes the batch: [1, 3, 224, 224]. Failures are in `Verification.problems`.
+    """
+    from ckptfix.proof.verify import ParitySource, verify_checkpoint
+
+    found = target(architecture)
+    job = prepare_job(source, found, recipe, variables) if source is not None else None
+    return verify_checkpoint(
+        open(out),
+        found,
+        plan=job.plan if job else None,
+        source=job.checkpoint if job else None,
+        parity=ParitySource(open(parity[0]), target(parity[1])) if parity else None,
+        input_shape=input_shape,
+    )
+
+
+def finetune(
+    out: Source,
+    architecture: Architecture,
+    data: str,
+    policies: Sequence[str] = ("frozen", "unfrozen", "scratch"),
+    *,
+    seeds: int = 1,
+    epochs: int = 10,
+    batch_size: int = 16,
+    lr: float | None = None,
+    per_class: int = 10,
+    device: str | None = None,
+    input_shape: Shape | None = None,
+    progress: TrainingProgress | None = None,
+) -> FinetuneReport:
+    """Train a checkpoint for a few epochs under each policy and compare.
+
+    `input_shape` is that of one image, [channels, height, width], or of a batch of them; the target's own is the
+    default. `per_class` images of each class are trained on. Raises InvalidCall, MissingDependency, and
+    VerificationFailed where the checkpoint does not load strictly; failures of the training are in `problems`.
+    """
+    import torch
+
+    from ckptfix.execute.receipt import read_receipt
+    from ckptfix.proof.data.load import load_data
+    from ckptfix.proof.finetune import finetune as train
+    from ckptfix.proof.reload import reload
+    from ckptfix.proof.train_forward import output_width
+
+    checkpoint, found = open(out), target(architecture)
+    channels, height, width = _image_shape(input_shape, found)
+    receipt = read_receipt(checkpoint)
+    model = found.must_build(0)
+    loaded = load_data(
+        data,
+        channels=channels,
+        size=(height, width),
+        classes=output_width(model, torch.zeros(1, channels, height, width)),
+        train_per_class=per_class,
+    )
+    return train(
+        found.must_build,
+        reload(checkpoint).tensors,
+        loaded,
+        policies,
+        filled=receipt.filled if receipt else None,
+        seeds=range(seeds),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        device=device,
+        progress=progress,
+    )
+
+
+def _image_shape(asked: Shape | None, found: Target) -> Shape:
+    shape = asked or found.input_shape
+    if shape is None:
+        raise InvalidCall("the size of an input image is unknown", where=found.text, hint="give --input 3,64,64")
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise InvalidCall(f"{list(shape)} is no image", hint="--input takes channels,height,width")
+    return shape[-3:]

@@ -1,0 +1,1 @@
+"""One subcommand a file, each with a `command`, named as the file."""

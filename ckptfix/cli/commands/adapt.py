@@ -1,0 +1,82 @@
+"""`ckptfix adapt`: write the checkpoint that loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo, print_json, progress_bar, show_error
+from ckptfix.errors import IncompletePlan
+from ckptfix.tensors import DType
+
+
+@click.command("adapt", short_help="Write the checkpoint that loads.")
+@click.argument("source")
+@click.argument("target")
+@options.recipe
+@click.option("-o", "--output", required=True, type=click.Path(), help="A .safetensors, .pth, .pt or .bin file.")
+@options.variables
+@click.option("--dtype", type=options.DTypeType(), help="Cast every floating tensor.")
+@click.option("--force", is_flag=True, help="Replace the output where it exists.")
+@click.option("--partial", is_flag=True, help="Write what the plan provides, list what is missing, exit 1.")
+@click.option("--no-digest", is_flag=True, help="Leave the digests out of the receipt.")
+@click.option("--memory", type=options.Size(), help="Refuse to compute a tensor that needs more at once.")
+@click.option("--max-output", type=options.Size(), help="Refuse an output that is larger.")
+@options.as_json
+def command(
+    source: str,
+    target: str,
+    recipe: str | None,
+    output: str,
+    variables: tuple[tuple[str, Any], ...],
+    dtype: DType | None,
+    force: bool,
+    partial: bool,
+    no_digest: bool,
+    memory: int | None,
+    max_output: int | None,
+    as_json: bool,
+) -> int:
+    """Rewrite SOURCE by a recipe so that TARGET loads it with strict=True.
+
+    Nothing is written unless every tensor of both sides is accounted for. Without a recipe nothing changes but the
+    format.
+    """
+    from ckptfix import api
+    from ckptfix.report import text
+
+    try:
+        with progress_bar("adapt") as update:
+            adapted = api.adapt(
+                source,
+                target,
+                output,
+                recipe,
+                variables=dict(variables),
+                dtype=dtype,
+                gaps="write" if partial else "refuse",
+                existing="replace" if force else "refuse",
+                digests="none" if no_digest else "blake3",
+                memory=memory,
+                max_output=max_output,
+                progress=update,
+            )
+    except IncompletePlan as error:
+        report = api.check(source, target, recipe, variables=dict(variables))
+        if as_json:
+            print_json({**report.to_json(), "written": None})
+        else:
+            for line in text.show_report(report):
+                echo(line, err=True)
+        show_error(error)
+        return error.exit_code
+    report = adapted.plan.report()
+    if as_json:
+        print_json({**report.to_json(), "written": str(adapted.path)})
+    else:
+        for line in text.show_report(report):
+            echo(line)
+        echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")
+    return adapted.plan.exit_code

@@ -1,0 +1,129 @@
+"""`ckptfix inspect`: what a checkpoint holds, or what a target wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo_lines, print_json, show_note
+from ckptfix.errors import InvalidCall
+from ckptfix.formats import Checkpoint, open_checkpoint, open_contents, split_select, wrapper_prefixes
+from ckptfix.tensors import Manifest
+
+
+@click.command("inspect", short_help="Show a checkpoint or a target.")
+@click.argument("source")
+@click.option("--tree", is_flag=True, help="Group the tensors by module.")
+@click.option("--filter", "glob", default="*", help="Show only the keys that match, as 'features.0.*'.")
+@click.option("--stats", is_flag=True, help="Read the tensors: least, largest, mean, deviation, NaN and infinities.")
+@click.option("--security", is_flag=True, help="List what unpickling the file would have run.")
+@click.option("--shapes", is_flag=True, help="Print the shapes as a lockfile that `shapes:` reads.")
+@click.option("-o", "--output", type=click.Path(), help="Write the lockfile there.")
+@options.as_json
+def command(
+    source: str,
+    tree: bool,
+    glob: str,
+    stats: bool,
+    security: bool,
+    shapes: bool,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Show the tensors of a checkpoint, or the modules of a target.
+
+    SOURCE is a file (FILE#PATH for one of several state dicts) or a target such as timm:resnet18. Headers only are
+    read, unless --stats is given; nothing of the file is run.
+    """
+    from ckptfix.report import text
+    from ckptfix.targets import is_target, resolve
+
+    if output and not shapes:
+        raise InvalidCall("-o belongs to --shapes", hint="add --shapes")
+    if is_target(source):
+        if stats or security:
+            raise InvalidCall("a target has no values and no pickle", where=source, hint="--stats, --security: files")
+        target = resolve(source)
+        for note in target.notes:
+            show_note(note)
+        keys = _keys(target.manifest, glob)
+        if shapes:
+            _write_lockfile(target.manifest, output)
+        elif as_json:
+            print_json(target.manifest.to_json() | {"target": source})
+        else:
+            echo_lines(text.show_modules(target.manifest, keys))
+        return
+    if security:
+        opaque = open_contents(split_select(source)[0]).opaque
+        if as_json:
+            print_json({"schema_version": 1, "opaque": _opaque(opaque)})
+        else:
+            echo_lines(text.show_security(opaque))
+        return
+    checkpoint = open_checkpoint(source)
+    keys = _keys(checkpoint.manifest, glob)
+    if shapes:
+        _write_lockfile(checkpoint.manifest, output)
+    elif stats:
+        _show_stats(checkpoint, keys, as_json=as_json)
+    elif as_json:
+        print_json(_document(checkpoint, keys))
+    elif tree:
+        echo_lines(text.show_modules(checkpoint.manifest, keys))
+    else:
+        echo_lines(text.show_checkpoint(checkpoint, keys, wrapper_prefixes(checkpoint.tensors)))
+
+
+def _keys(manifest: Manifest, glob: str) -> list[str]:
+    return [key for key in manifest if fnmatchcase(key, glob)]
+
+
+def _write_lockfile(manifest: Manifest, output: str | None) -> None:
+    if output is None:
+        print_json(manifest.to_json())
+        return
+    from ckptfix.execute.atomic import write_whole
+
+    write_whole(Path(output), f"{json.dumps(manifest.to_json(), indent=1)}\n".encode(), replace=True)
+
+
+def _opaque(opaque: Sequence[tuple[str, object]]) -> list[dict[str, str]]:
+    return [{"place": place, "name": str(value)} for place, value in opaque]
+
+
+def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
+    manifest = checkpoint.manifest
+    return {
+        "schema_version": 1,
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "select": checkpoint.select,
+        "tensors": {key: manifest[key].to_json() for key in keys},
+        "totals": {"tensors": len(manifest), "elements": manifest.numel, "bytes": manifest.nbytes},
+        "candidates": [row._asdict() for row in checkpoint.candidates],
+        "optimizers": list(checkpoint.optimizers),
+        "ignored": list(checkpoint.ignored),
+        "tied": [list(group) for group in checkpoint.aliases],
+        "wrappers": list(wrapper_prefixes(checkpoint.tensors)),
+        "metadata": dict(checkpoint.metadata),
+        "opaque": _opaque(checkpoint.opaque),
+    }
+
+
+def _show_stats(checkpoint: Checkpoint, keys: list[str], *, as_json: bool) -> None:
+    from ckptfix.execute.stats import measure
+    from ckptfix.report import text
+
+    measured = dict(measure(checkpoint, keys))
+    if as_json:
+        rows = {key: checkpoint.manifest[key].to_json() | stats.to_json() for key, stats in measured.items()}
+        print_json({"schema_version": 1, "tensors": rows})
+    else:
+        echo_lines(text.show_stats(checkpoint.manifest, measured))

@@ -1,0 +1,57 @@
+"""`ckptfix plan`: from what, and by which line, each tensor would be made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
+from ckptfix.errors import InvalidCall
+
+
+@click.command("plan", short_help="Show what each tensor would be made of.")
+@click.argument("source")
+@click.argument("target")
+@options.recipe
+@options.variables
+@click.option("--trace", metavar="KEY", help="Follow one key of the target back through every rule.")
+@click.option("-o", "--output", type=click.Path(), help="Write the plan there, as JSON.")
+@options.as_json
+def command(
+    source: str,
+    target: str,
+    recipe: str | None,
+    variables: tuple[tuple[str, Any], ...],
+    trace: str | None,
+    output: str | None,
+    as_json: bool,
+) -> int:
+    """Show how each tensor of TARGET would be made of SOURCE. No tensor is read, nothing else is written."""
+    from ckptfix import api
+    from ckptfix.execute.atomic import write_whole
+    from ckptfix.keys import nearest_keys
+    from ckptfix.report import text
+
+    job = api.prepare_job(source, target, recipe, dict(variables))
+    plan = job.plan
+    for note in job.target.notes:
+        show_note(note)
+    if trace is not None and trace not in plan.rows:
+        near = nearest_keys(trace, plan.rows)
+        raise InvalidCall(f"the plan makes no '{trace}'", hint=f"nearest: {', '.join(near)}" if near else None)
+    if output is not None:
+        write_whole(Path(output), f"{json.dumps(plan.to_json(), indent=1)}\n".encode(), replace=True)
+    if as_json:
+        lines = {"trace": plan.trace(trace)} if trace is not None else {}
+        print_json({**plan.to_json(), **lines})
+    elif trace is not None:
+        echo_lines(plan.trace(trace))
+    else:
+        echo_lines(text.show_plan(plan))
+    for error in plan.errors:
+        show_error(error)
+    return plan.exit_code

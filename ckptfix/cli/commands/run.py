@@ -1,0 +1,30 @@
+"""`ckptfix run`: prepare a checkpoint as a step of a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo, print_json
+
+
+@click.command("run", short_help="Prepare a checkpoint as a pipeline step.")
+@click.argument("step", type=click.Path())
+@click.option("--set", "overrides", type=options.Variable(), multiple=True, help="Override a field: a.b.c=VALUE.")
+@click.option("--force", is_flag=True, help="Replace the output of another step.")
+@options.as_json
+def command(step: str, overrides: tuple[tuple[str, Any], ...], force: bool, as_json: bool) -> None:
+    """Adapt, verify and fine-tune as the document STEP says; do nothing where that is done already.
+
+    Done means that manifest.json, written last, has the fingerprint of the source's content, the recipe, the target's
+    shapes and the options.
+    """
+    from ckptfix.pipeline import prepare
+
+    prepared = prepare(step, overrides=dict(overrides), force=force)
+    if as_json:
+        print_json(prepared.to_json())
+    else:
+        echo(f"{'found' if prepared.cached else 'prepared'} {prepared.output}")

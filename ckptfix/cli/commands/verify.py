@@ -1,0 +1,56 @@
+"""`ckptfix verify`: prove that an adapted checkpoint holds what it should, loads and runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo_lines, print_json
+from ckptfix.errors import InvalidCall, VerificationFailed
+from ckptfix.tensors import Shape
+
+
+@click.command("verify", short_help="Prove an adapted checkpoint.")
+@click.argument("output")
+@click.argument("target")
+@click.option("--source", help="Compute every tensor again from this checkpoint, and compare.")
+@options.recipe
+@options.variables
+@click.option("--parity", nargs=2, metavar="SRC SRC_TARGET", help="Compare outputs with the model converted from.")
+@options.input_shape
+@options.as_json
+def command(
+    output: str,
+    target: str,
+    source: str | None,
+    recipe: str | None,
+    variables: tuple[tuple[str, Any], ...],
+    parity: tuple[str, str] | None,
+    input_shape: Shape | None,
+    as_json: bool,
+) -> int:
+    """Prove OUTPUT against TARGET: its values, a strict load, a finite forward pass.
+
+    Without --source the values are held against the digests of the file's own receipt.
+    """
+    from ckptfix import api
+    from ckptfix.report import text
+
+    if recipe and not source:
+        raise InvalidCall("-r needs the checkpoint that it was applied to", hint="add --source")
+    found = api.verify(
+        output,
+        target,
+        source=source,
+        recipe=recipe,
+        variables=dict(variables),
+        parity=parity,
+        input_shape=input_shape,
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        echo_lines(text.show_proofs(found.to_json()))
+    return 0 if found.ok else VerificationFailed.exit_code

@@ -1,0 +1,82 @@
+"""Find the subcommand, run it, and turn every outcome into an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+
+import click
+
+from ckptfix._version import __version__
+from ckptfix.cli.console import echo, print_json, show_error
+from ckptfix.errors import CkptfixError
+
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Subcommands found by listing `ckptfix.cli.commands`; a module is imported when its command is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands."""
+        from ckptfix.cli import commands
+
+        return sorted(module.name for module in iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand; None where there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"ckptfix.cli.commands.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ckptfix")
+def cli() -> None:
+    """Adapt a checkpoint to the architecture you have, and prove that it loads.
+
+    \b
+    ckptfix inspect checkpoint.pth
+    ckptfix check   checkpoint.pth "torchvision:mobilenet_v2?num_classes=5"
+    ckptfix adapt   checkpoint.pth "torchvision:mobilenet_v2?num_classes=5" -r recipe.yaml -o adapted.safetensors
+    ckptfix verify  adapted.safetensors "torchvision:mobilenet_v2?num_classes=5"
+
+    Exit status: 0 done, 1 incompatible or a proof failed, 2 the call or recipe is wrong, 3 the file is refused,
+    4 reading or writing failed, 130 interrupted.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(list(sys.argv[1:] if args is None else args)))
+
+
+def run(args: list[str]) -> int:
+    """Run the command line and give the exit status."""
+    wants_json = "--json" in args
+    try:
+        status = cli.main(args, prog_name="ckptfix", standalone_mode=False)
+        sys.stdout.flush()
+    except CkptfixError as error:
+        if wants_json:
+            print_json({"schema_version": 1, "error": error.to_json()})
+        show_error(error)
+        return error.exit_code
+    except click.ClickException as error:
+        if wants_json:
+            fields = {"code": "CKF200", "where": None, "message": error.format_message(), "hint": None}
+            print_json({"schema_version": 1, "error": fields})
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        echo("interrupted; nothing was left half written", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has gone; a second error at exit would only confuse.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,115 @@
+"""Run modules, and find where two of them first differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ckptfix.tensors import Shape
+
+TOLERANCE = 1e-4
+"""Largest difference of two outputs that count as equal, relative to the largest output (at least 1)."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two models' outputs lie apart on one input. `max_abs` is None where they cannot be compared."""
+
+    max_abs: float | None
+    first_divergent_module: str | None
+    ok: bool
+
+
+def sample_input(shape: Shape) -> Tensor:
+    """Draw the same normal numbers every time. `shape` is [batch, channels, height, width], or any other."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def run(module: Module, batch: Tensor) -> list[Tensor]:
+    """Run in eval mode without gradients and list the tensors of the output. What the module raises passes."""
+    module.eval()
+    with torch.no_grad():
+        return list(_tensors(module(batch)))
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for child in value.values():
+            yield from _tensors(child)
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _tensors(child)
+
+
+def all_finite(outputs: list[Tensor]) -> bool:
+    """Tell whether there is an output and no NaN or infinity in any."""
+    return bool(outputs) and all(bool(torch.isfinite(output).all()) for output in outputs)
+
+
+def compare_outputs(left: Module, right: Module, batch: Tensor) -> Parity:
+    """Run both on one input; where they differ, name the first module of `right` whose output does.
+
+    Modules correspond where they have the same path, or where both models run as many leaves in one order.
+    """
+    with _recorded(left) as left_leaves, _recorded(right) as right_leaves:
+        left_outputs, right_outputs = run(left, batch), run(right, batch)
+    max_abs = _difference(left_outputs, right_outputs)
+    close = max_abs is not None and max_abs <= TOLERANCE * _scale(left_outputs)
+    return Parity(max_abs, None if close else _first_divergent(left_leaves, right_leaves), close)
+
+
+Leaves = list[tuple[str, list[Tensor]]]
+
+
+@contextmanager
+def _recorded(module: Module) -> Iterator[Leaves]:
+    """Collect the output of every leaf module, in the order in which they run."""
+    leaves: Leaves = []
+
+    def record(path: str) -> object:
+        return lambda _module, _args, output: leaves.append((path, [part.clone() for part in _tensors(output)]))
+
+    handles = [
+        part.register_forward_hook(record(path))
+        for path, part in module.named_modules()
+        if not any(True for _ in part.children())
+    ]
+    try:
+        yield leaves
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first_divergent(left: Leaves, right: Leaves) -> str | None:
+    if len(left) == len(right):
+        pairs = [(path, outputs, others) for (_, outputs), (path, others) in zip(left, right, strict=True)]
+    else:
+        by_path = dict(left)
+        pairs = [(path, by_path[path], others) for path, others in right if path in by_path]
+    for path, outputs, others in pairs:
+        difference = _difference(outputs, others)
+        if difference is None or difference > TOLERANCE * _scale(outputs):
+            return path
+    return None
+
+
+def _difference(left: list[Tensor], right: list[Tensor]) -> float | None:
+    """Give the largest difference; None where numbers or shapes of the outputs differ."""
+    if [tensor.shape for tensor in left] != [tensor.shape for tensor in right] or not left:
+        return None
+    differences = [
+        float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in zip(left, right, strict=True)
+    ]
+    return float("inf") if any(value != value for value in differences) else max(differences)
+
+
+def _scale(outputs: list[Tensor]) -> float:
+    return max([1.0, *(float(output.abs().max()) for output in outputs if output.numel())])

@@ -1,0 +1,85 @@
+"""Compute expressions a second time, in other words than the writer's, to compare byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ckptfix.digest import hash_document
+from ckptfix.execute.evaluate import torch_dtype
+from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Resize
+
+
+def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int], Mapping[str, Tensor]]) -> Tensor:
+    """Compute an expression over tensors that are already loaded."""
+    match expr:
+        case Read(key):
+            return source[key]
+        case Constant(spec, value):
+            return torch.zeros(spec.shape, dtype=torch_dtype(spec.dtype)).fill_(value)
+        case Normal(spec, key, std, seed):
+            generator = torch.Generator().manual_seed(int(hash_document([seed, key])[:15], 16))
+            drawn = torch.empty(spec.shape).normal_(generator=generator)
+            return drawn.mul(std).type(torch_dtype(spec.dtype))
+        case Initial(spec, key, seed):
+            return initial(seed)[key].type(torch_dtype(spec.dtype))
+        case Cast(inner, dtype):
+            return recompute(inner, source, initial).type(torch_dtype(dtype))
+        case Resize(inner):
+            return _replace_block(recompute(inner, source, initial), expr.block, lambda part: _sample(part, expr))
+        case Crop(inner, block=block):
+            return _replace_block(recompute(inner, source, initial), block, lambda part: part[_leading(part, block)])
+        case Pad(inner, block=block):
+            filler = None if expr.filler is None else recompute(expr.filler, source, initial)
+            return _replace_block(
+                recompute(inner, source, initial), block, lambda part: _grow(part, expr), filler=filler
+            )
+        case Compute(parts, function=function):
+            result = function(*(recompute(part, source, initial) for part in parts))
+            assert isinstance(result, Tensor)
+            return result
+    raise AssertionError(expr)
+
+
+def _replace_block(
+    tensor: Tensor, block: Block, change: Callable[[Tensor], Tensor], filler: Tensor | None = None
+) -> Tensor:
+    before, part, after = tensor.tensor_split((block.start, block.stop), block.dim)
+    changed = change(part.reshape(block.inner))
+    if filler is not None:
+        stop = filler.shape[block.dim] - after.shape[block.dim]
+        under = filler.tensor_split((block.start, stop), block.dim)[1].reshape(changed.shape).type(tensor.dtype)
+        present = torch.zeros(changed.shape, dtype=torch.bool)
+        present[tuple(slice(extent) for extent in block.inner)] = True
+        changed = torch.where(present, changed, under)
+    return torch.cat((before, changed.reshape(block.shape), after), block.dim)
+
+
+def _leading(part: Tensor, block: Block) -> tuple[slice, ...]:
+    sizes = dict(zip(block.axes, block.sizes, strict=True))
+    return tuple(slice(sizes.get(axis, extent)) for axis, extent in enumerate(part.shape))
+
+
+def _grow(part: Tensor, expr: Pad) -> Tensor:
+    sizes = dict(zip(expr.block.axes, expr.block.sizes, strict=True))
+    grown = torch.empty([sizes.get(axis, extent) for axis, extent in enumerate(part.shape)], dtype=part.dtype)
+    if expr.value == "mean":
+        grown.copy_(part.float().mean(expr.block.axes[0], keepdim=True).type(part.dtype))
+    else:
+        grown.fill_(expr.value)
+    grown[tuple(slice(extent) for extent in part.shape)] = part
+    return grown
+
+
+def _sample(part: Tensor, expr: Resize) -> Tensor:
+    axes = expr.block.axes
+    last = tuple(range(-len(axes), 0))
+    moved = part.float().movedim(axes, last)
+    flat = moved.flatten(0, -len(axes) - 1) if moved.dim() > len(axes) else moved.unsqueeze(0)
+    corners = {} if expr.mode == "nearest" else {"align_corners": expr.align_corners, "antialias": expr.antialias}
+    sampled = functional.interpolate(flat.unsqueeze(0), expr.block.sizes, mode=str(expr.mode), **corners)[0]
+    kept = moved.shape[: moved.dim() - len(axes)]
+    return sampled.reshape(*kept, *expr.block.sizes).movedim(last, axes).type(part.dtype)

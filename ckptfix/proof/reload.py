@@ -1,0 +1,62 @@
+"""Read a checkpoint with torch's and safetensors' own code: the second path, which shares nothing with the writer."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ckptfix.execute.evaluate import from_bytes
+from ckptfix.formats import WHOLE, Checkpoint, Reader
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """The tensors of a state dict. `note` says why another reader than the format's own had to be used."""
+
+    tensors: Mapping[str, Tensor]
+    note: str | None = None
+
+
+def reload(checkpoint: Checkpoint) -> Reloaded:
+    """Load the selected state dict onto the CPU, with the format's own library where that accepts the file.
+
+    `torch.load` refuses a file that names classes which it does not know. Then the tensors are read by ckptfix.
+    """
+    if checkpoint.format == "safetensors":
+        from safetensors.torch import load_file
+
+        return Reloaded(load_file(checkpoint.path))
+    try:
+        root = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        return Reloaded(read_tensors(checkpoint), f"torch.load refuses the file, ckptfix read it: {reason}")
+    prefix = f"{checkpoint.select}." if checkpoint.select not in ("", WHOLE) else ""
+    found = {key.removeprefix(prefix): tensor for key, tensor in _flatten(root, "") if key.startswith(prefix)}
+    if not checkpoint.tensors.keys() <= found.keys():
+        return Reloaded(read_tensors(checkpoint), "torch.load gives other keys, ckptfix read the file")
+    return Reloaded({key: found[key] for key in checkpoint.tensors})
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Read every tensor with ckptfix's own reader."""
+    with Reader() as reader:
+        return {key: from_bytes(reader.read(ref), ref.spec) for key, ref in checkpoint.tensors.items()}
+
+
+def _flatten(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value.detach()
+        return
+    if isinstance(value, Mapping):
+        items = [(key.decode() if isinstance(key, bytes) else str(key), child) for key, child in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(number), child) for number, child in enumerate(value)]
+    else:
+        return
+    for name, child in items:
+        yield from _flatten(child, f"{path}.{name}" if path else name)

@@ -1,0 +1,205 @@
+"""Plain text for people: tables of what is there, what fits, what was proved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ckptfix.formats import Checkpoint
+from ckptfix.planning import Plan, Report
+from ckptfix.tensors import Manifest
+
+if TYPE_CHECKING:
+    from ckptfix.execute.stats import Stats
+
+_WIDEST = 60
+
+
+def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Align columns; the last one is left as it is."""
+    rows = [tuple(row) for row in rows]
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def size(nbytes: int) -> str:
+    """Write a number of bytes in decimal units."""
+    amount = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple[str, ...]) -> Iterator[str]:
+    """List the tensors of a checkpoint, and what is worth knowing of the file."""
+    manifest = checkpoint.manifest
+    yield from table(
+        (key, str(manifest[key].dtype), str(list(manifest[key].shape)), f"{manifest[key].numel:,}") for key in keys
+    )
+    yield ""
+    chosen = f", state dict '{checkpoint.select}'" if checkpoint.select else ""
+    yield f"{checkpoint.path.name}: {checkpoint.format}{chosen}"
+    yield f"{len(manifest)} tensors, {manifest.numel:,} elements, {size(manifest.nbytes)}"
+    others = [row for row in checkpoint.candidates if row.path != checkpoint.select]
+    if others:
+        yield f"other state dicts: {', '.join(f'#{row.path} ({row.tensors} tensors)' for row in others)}"
+    if checkpoint.optimizers:
+        yield f"optimizers: {', '.join(checkpoint.optimizers)}"
+    if checkpoint.aliases:
+        yield f"tied: {'; '.join(' = '.join(group) for group in checkpoint.aliases)}"
+    if checkpoint.ignored:
+        yield f"not tensors: {', '.join(checkpoint.ignored[:8])}{', ...' if len(checkpoint.ignored) > 8 else ''}"
+    if wrappers:
+        yield f"every key has the prefix '{''.join(wrappers)}' (in a recipe: source: {{strip: {list(wrappers)}}})"
+    if checkpoint.opaque:
+        yield f"{len(checkpoint.opaque)} values that unpickling would have made by calling code (--security lists them)"
+
+
+def show_stats(manifest: Manifest, measured: Mapping[str, Stats]) -> Iterator[str]:
+    """Show what the values of each tensor come to."""
+    rows: list[tuple[str, ...]] = [
+        ("key", "tensor", "least", "largest", "mean", "deviation", "zeros", "NaN", "infinite")
+    ]
+    for key, stats in measured.items():
+        numbers = (stats.least, stats.largest, stats.mean, stats.deviation)
+        shown = ("-" if number is None else f"{number:.4g}" for number in numbers)
+        rows.append((key, str(manifest[key]), *shown, str(stats.zeros), str(stats.nan), str(stats.infinite)))
+    yield from table(rows)
+
+
+def show_security(opaque: Sequence[tuple[str, object]]) -> Iterator[str]:
+    """List what a file would have run if it had been unpickled."""
+    if not opaque:
+        yield "unpickling would call nothing but the constructors of tensors and containers"
+        return
+    yield "unpickling would have called, and ckptfix did not:"
+    yield from table(("", str(value), f"at {place or 'the root'}") for place, value in opaque)
+
+
+def show_modules(manifest: Manifest, wanted: Sequence[str]) -> Iterator[str]:
+    """Show a module tree: path, class, parameters, and the tensors of each module's own."""
+    own: dict[str, list[str]] = {}
+    for key in wanted:
+        own.setdefault(key.rpartition(".")[0], []).append(key)
+    totals: dict[str, int] = {}
+    for key in wanted:
+        if manifest.kinds.get(key, "param") == "param":
+            for path in _ancestors(key):
+                totals[path] = totals.get(path, 0) + manifest[key].numel
+    modules = manifest.modules or {path: "" for key in wanted for path in reversed(_ancestors(key))}
+    shown = [path for path in modules if path in totals or path in own or len(wanted) == len(manifest)]
+    widest = max((len(f"{total:,}") for total in totals.values()), default=0)
+    rows = [
+        (
+            path or "(root)",
+            (f"{totals[path]:,}" if path in totals else "").rjust(widest),
+            "  ".join(f"{key.rpartition('.')[2]} {list(manifest[key].shape)}" for key in own.get(path, [])),
+            modules[path],
+        )
+        for path in shown
+    ]
+    yield from table(rows) if rows else ()
+    yield ""
+    buffers = sum(manifest[key].numel for key in wanted if manifest.kinds.get(key) == "buffer")
+    parameters = sum(manifest[key].numel for key in wanted) - buffers
+    yield f"{len(wanted)} tensors, {parameters:,} parameters" + (f", {buffers:,} in buffers" if buffers else "")
+    layers = [path for path in own if path in totals]
+    if layers:
+        yield f"last layer with parameters: {layers[-1] or '(root)'}"
+    for group in manifest.tied:
+        yield f"tied: {' = '.join(group)}"
+
+
+def _ancestors(key: str) -> list[str]:
+    """Give the module paths above a key, innermost first, the root last."""
+    paths: list[str] = []
+    while key:
+        key = key.rpartition(".")[0]
+        paths.append(key)
+    return paths
+
+
+def show_report(report: Report) -> Iterator[str]:
+    """Show what does not fit, then the account in one line."""
+    rows = [("mismatched", row.key, f"have {row.have}", f"want {row.want}") for row in report.mismatched]
+    rows += [("missing", row.key, f"want {row.want}", row.hint or _nearest(row.nearest)) for row in report.missing]
+    rows += [("unexpected", row.key, f"have {row.have}", _nearest(row.nearest)) for row in report.unexpected]
+    yield from table(rows) if rows else ()
+    if report.dtypes:
+        yield from table(("cast on loading", row.key, f"{row.have.dtype} -> {row.want.dtype}") for row in report.dtypes)
+    yield f"{report}; coverage {report.tensors:.1%} of the keys, {report.params:.1%} of the elements"
+    if report.wrappers and report.missing:
+        prefixes = ", ".join(f'"{prefix}"' for prefix in report.wrappers)
+        yield f"every source key has a wrapper's prefix: source: {{strip: [{prefixes}]}}"
+    if report.mismatched and not (report.missing or report.unexpected):
+        yield 'to start them anew: {op: drop, keys: "**", when: mismatched}, then {op: fill, keys: ..., value: target}'
+
+
+def _nearest(keys: tuple[str, ...]) -> str:
+    return f"nearest: {', '.join(keys[:2])}" if keys else ""
+
+
+def show_plan(plan: Plan) -> Iterator[str]:
+    """Show, per target key, from what and by which line it is made, then the account."""
+    origins = plan.recipe.origins
+    rows = [
+        (key, str(row.expr.spec), f"<- {row.expr}", str(origins[row.rule - 1]) if row.rule else "")
+        for key, row in plan.outputs.items()
+    ]
+    yield from table(rows) if rows else ()
+    for step in plan.steps:
+        yield f"{step.origin}: {step.edit.selected} keys"
+    yield from show_report(plan.report())
+
+
+def show_proofs(document: Mapping[str, object]) -> Iterator[str]:
+    """Show the document of `verify --json`."""
+    words = {True: "yes", False: "NO", None: "not tried"}
+    for name, title in (("strict_load", "strict load"), ("values", "values"), ("forward", "forward pass")):
+        yield f"{title:14}{words[document[name]]}"  # type: ignore[index]  # the three are bool or None
+    parity = document["parity"]
+    if isinstance(parity, dict):
+        yield f"{'parity':14}max abs difference {parity['max_abs']}"
+    for title, name in (("at their initial value", "at_initialisation"), ("note", "notes"), ("FAILED", "problems")):
+        lines = document[name]
+        assert isinstance(lines, list)
+        if name == "at_initialisation" and lines:
+            yield f"{title}: {', '.join(lines[:6])}{', ...' if len(lines) > 6 else ''}"
+        elif name != "at_initialisation":
+            yield from (f"{title}: {line}" for line in lines)
+    yield "verified" if document["ok"] else "not verified"
+
+
+def show_finetune(document: Mapping[str, object]) -> Iterator[str]:
+    """Show the document of `finetune --json`: one row a policy."""
+    policies = document["policies"]
+    assert isinstance(policies, dict)
+    rows = [("policy", "accuracy", "loss", "trainable", "seconds", "frozen")]
+    for name, result in policies.items():
+        accuracy, loss = result["accuracy"][-1:], result["last_epoch_loss"]
+        rows.append(
+            (
+                name,
+                f"{accuracy[0]:.3f}" if accuracy and accuracy[0] is not None else "-",
+                f"{loss:.4f}" if loss is not None else "not finite",
+                f"{result['trainable_params']:,}",
+                f"{result['seconds']:.1f}",
+                _frozen_proof(result),
+            )
+        )
+    yield from table(rows)
+    recalibrated = [name for name, result in policies.items() if result["recalibrated"]]
+    if recalibrated:
+        yield f"BatchNorm statistics recomputed before each evaluation: {', '.join(recalibrated)}"
+    problems = document["problems"]
+    assert isinstance(problems, list)
+    yield from (f"FAILED: {problem}" for problem in problems)
+
+
+def _frozen_proof(result: Mapping[str, object]) -> str:
+    if not result["frozen_keys"]:
+        return "none"
+    return f"{result['frozen_keys']} unchanged" if result["frozen_unchanged"] else "CHANGED"
