@@ -15,12 +15,14 @@ from ckptfix.digest import hash_chunks, hash_document
 from ckptfix.errors import InvalidCall, OutputExists, TrainingFailed, VerificationFailed, WriteFailed
 from ckptfix.execute.atomic import refuse_existing, write_whole
 from ckptfix.execute.receipt import Receipt, read_receipt
+from ckptfix.expr import Initial, leaves
 from ckptfix.formats.base import CHUNK, File
 from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step, source_file
 from ckptfix.proof.verify import Verification
 from ckptfix.report.finetune import write_finetune
 
 if TYPE_CHECKING:
+    from ckptfix.proof.finetune import Progress
     from ckptfix.proof.train_report import FinetuneReport
 
 MANIFEST = "manifest.json"
@@ -51,6 +53,7 @@ def prepare(
     *,
     overrides: Mapping[str, Any] | None = None,
     force: bool = False,
+    progress: Progress | None = None,
     **fields: Any,
 ) -> Prepared:
     """Prepare the checkpoint that a step describes, or give the one that an earlier run of the same step left.
@@ -62,7 +65,7 @@ def prepare(
     described, folder = read_step(fields if step is None else step, overrides)
     described = described.resolve_paths(folder)
     job = api.prepare_job(described.source, described.target, described.recipe, described.vars)
-    fingerprint = _fingerprint(described, job)
+    fingerprint = _fingerprint(described, job, folder)
     output = Path(described.output)
     marker = output.with_name(MANIFEST)
     found = _read_manifest(marker)
@@ -72,13 +75,14 @@ def prepare(
     if found is not None and not ours and not force:
         raise OutputExists("holds the output of another step", where=str(output.parent), hint="--force replaces it")
     refuse_existing(output, replace=ours or force)
-    manifest = _produce(described, job, output, fingerprint)
+    manifest = _produce(described, job, fingerprint, progress)
     write_whole(marker, f"{json.dumps(manifest, indent=2)}\n".encode(), replace=True)
     return Prepared(output, cached=False, manifest=manifest)
 
 
-def _produce(step: Step, job: api.Job, output: Path, fingerprint: str) -> dict[str, Any]:
+def _produce(step: Step, job: api.Job, fingerprint: str, progress: Progress | None) -> dict[str, Any]:
     """Write to a pending file, prove that, and move it to its place."""
+    output = Path(step.output)
     pending = output.with_name(f".pending-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,7 @@ def _produce(step: Step, job: api.Job, output: Path, fingerprint: str) -> dict[s
     try:
         adapted = api.adapt(job.checkpoint, job.target, pending, step.recipe, variables=step.vars, existing="replace")
         verification = _verify(step, job, pending)
-        training = _finetune(step.checks.finetune, job, pending) if step.checks.finetune else None
+        training = _finetune(step.checks.finetune, job, pending, progress) if step.checks.finetune else None
         _write_reports(step, adapted, verification, training)
         _judge(step, verification, training)
         digest, nbytes = hash_file(pending), pending.stat().st_size
@@ -111,9 +115,12 @@ def _produce(step: Step, job: api.Job, output: Path, fingerprint: str) -> dict[s
     }
 
 
-def _fingerprint(step: Step, job: api.Job) -> str:
-    """Hash all that decides the output: source content, recipe, target shapes, options, version."""
-    options = step.model_dump(mode="json", include={"vars", "checks"})
+def _fingerprint(step: Step, job: api.Job, folder: Path) -> str:
+    """Hash all that decides the output: source content, recipe, target shapes, options, version.
+
+    The target's own text counts only where the recipe takes initial values from it.
+    """
+    takes_initial = any(isinstance(leaf, Initial) for row in job.plan.outputs.values() for leaf in leaves(row.expr))
     return hash_document(
         {
             "ckptfix": __version__,
@@ -121,9 +128,9 @@ def _fingerprint(step: Step, job: api.Job) -> str:
             "select": job.checkpoint.select,
             "recipe": job.plan.recipe.digest,
             "target": job.target.manifest.to_json(),
-            "build": step.target.partition(":")[0] not in ("shapes",),
-            "options": options,
-            "format": Path(step.output).suffix,
+            "initial": step.target.replace(str(folder), "") if takes_initial else None,
+            "options": step.model_dump(mode="json", include={"vars", "checks", "dtype"}),
+            "output": Path(step.output).name,
         }
     )
 
@@ -167,7 +174,7 @@ def _verify(step: Step, job: api.Job, pending: Path) -> Verification | None:
     )
 
 
-def _finetune(asked: FinetuneCheck, job: api.Job, pending: Path) -> FinetuneReport:
+def _finetune(asked: FinetuneCheck, job: api.Job, pending: Path, progress: Progress | None) -> FinetuneReport:
     return api.finetune(
         pending,
         job.target,
@@ -179,6 +186,7 @@ def _finetune(asked: FinetuneCheck, job: api.Job, pending: Path) -> FinetuneRepo
         per_class=asked.per_class,
         device=asked.device,
         input_shape=asked.input,
+        progress=progress,
     )
 
 

