@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,25 +148,62 @@ def adapt(
     `memory` and `max_output` are bounds in bytes: for one tensor's computation, and for the output.
     Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
     """
-    path = Path(out)
-    output_format(path)
-    refuse_existing(path, replace=existing == "replace")
+    job = plan_output(source, architecture, out, recipe, variables=variables, dtype=dtype, existing=existing)
+    return write_output(
+        job,
+        out,
+        gaps=gaps,
+        existing=existing,
+        digests=digests,
+        memory=memory,
+        max_output=max_output,
+        progress=progress,
+    )
+
+
+def plan_output(
+    source: Source,
+    architecture: Architecture,
+    out: str | Path,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+    dtype: DType | None = None,
+    existing: Literal["refuse", "replace"] = "refuse",
+) -> Job:
+    """The first half of `adapt`: whether `out` may be written, then the plan. Reads no tensor, writes nothing."""
+    output_format(Path(out))
+    refuse_existing(Path(out), replace=existing == "replace")
     job = prepare_job(source, architecture, recipe, variables)
-    made = job.plan if dtype is None else job.plan.with_dtype(dtype)
-    made.raise_for_errors()
+    return job if dtype is None else replace(job, plan=job.plan.with_dtype(dtype))
+
+
+def write_output(
+    job: Job,
+    out: str | Path,
+    *,
+    gaps: Literal["refuse", "write"] = "refuse",
+    existing: Literal["refuse", "replace"] = "refuse",
+    digests: Literal["blake3", "none"] = "blake3",
+    memory: int | None = None,
+    max_output: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Adapted:
+    """The second half of `adapt`: hold the plan to its conditions, and write."""
+    job.plan.raise_for_errors()
     if gaps == "refuse":
-        made.raise_for_gaps()
-    _check_budget(made, memory, max_output)
+        job.plan.raise_for_gaps()
+    _check_budget(job.plan, memory, max_output)
     receipt = write(
-        made,
+        job.plan,
         job.checkpoint,
         job.target,
-        path,
+        Path(out),
         replace=existing == "replace",
         digests=digests == "blake3",
         progress=progress,
     )
-    return Adapted(path, receipt, made)
+    return Adapted(Path(out), receipt, job.plan)
 
 
 def _check_budget(made: Plan, memory: int | None, max_output: int | None) -> None:
@@ -190,28 +227,17 @@ def load_into(
 ) -> Report:
     """Load a checkpoint into a live module; the honest `load_state_dict(torch.load(path), strict=False)`.
 
-    Raises IncompletePlan unless every tensor of both sides is accounted for, PlanErrors for a wrong recipe, and
-    what reading raises; the module is then unchanged. `fill` with `value: target` keeps the module's present value.
+    Raises IncompletePlan unless every tensor of both sides is accounted for, PlanErrors for a wrong recipe,
+    TiedConflict, and what reading raises; the module is then unchanged. `fill` with `value: target` keeps the module's
+    present value.
     """
-    import torch
+    from ckptfix.execute.load import load_state
 
-    from ckptfix.execute.values import Values
-    from ckptfix.formats import Reader
-
-    present = module.state_dict()
     live = Target(type(module).__name__, target(module).manifest, build=lambda seed: module)
     job = prepare_job(source, live, recipe, variables)
     job.plan.raise_for_errors()
     job.plan.raise_for_gaps()
-    with Reader() as reader:
-        values = Values(job.checkpoint.tensors, reader, live)
-        state = {key: values.tensor(row.expr) for key, row in job.plan.outputs.items()}
-        reader.check_unchanged()
-    on_meta = any(tensor.is_meta for tensor in present.values())
-    if on_meta:  # copying into a meta tensor does nothing
-        state = {key: tensor.to(present[key].dtype) for key, tensor in state.items()}
-    with torch.no_grad():
-        module.load_state_dict(state, strict=True, assign=on_meta)
+    load_state(module, job.plan, job.checkpoint, live)
     return job.plan.report()
 
 
@@ -227,12 +253,15 @@ def verify(
 ) -> Verification:
     """Prove an adapted checkpoint: values, strict load, forward pass, and parity with (source, its architecture).
 
-    `input_shape` includes the batch: [1, 3, 224, 224]. Failures are in `Verification.problems`.
+    `input_shape` includes the batch: [1, 3, 224, 224]. Failures are in `Verification.problems`; PlanErrors is raised
+    for a recipe that does not apply to the source.
     """
     from ckptfix.proof.verify import ParitySource, verify_checkpoint
 
     found = target(architecture)
     job = prepare_job(source, found, recipe, variables) if source is not None else None
+    if job is not None:
+        job.plan.raise_for_errors()
     return verify_checkpoint(
         open(out),
         found,

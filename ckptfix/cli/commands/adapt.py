@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo, print_json, progress_bar, show_error
-from ckptfix.errors import IncompletePlan
+from ckptfix.cli.console import (
+    echo,
+    echo_lines,
+    print_json,
+    progress_bar,
+    show_error,
+    show_note,
+    show_progress,
+)
+from ckptfix.errors import CkptfixError, IncompletePlan
 from ckptfix.tensors import DType
 
 
@@ -47,36 +55,36 @@ def command(
     from ckptfix import api
     from ckptfix.report import text
 
+    existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
+    job = api.plan_output(source, target, output, recipe, variables=dict(variables), dtype=dtype, existing=existing)
+    for note in job.target.notes:
+        show_note(note)
+    report = job.plan.report()
     try:
         with progress_bar("adapt") as update:
-            adapted = api.adapt(
-                source,
-                target,
+            adapted = api.write_output(
+                job,
                 output,
-                recipe,
-                variables=dict(variables),
-                dtype=dtype,
                 gaps="write" if partial else "refuse",
-                existing="replace" if force else "refuse",
+                existing=existing,
                 digests="none" if no_digest else "blake3",
                 memory=memory,
                 max_output=max_output,
                 progress=update,
             )
-    except IncompletePlan as error:
-        report = api.check(source, target, recipe, variables=dict(variables))
+    except CkptfixError as error:
         if as_json:
-            print_json({**report.to_json(), "written": None})
-        else:
+            known = isinstance(error, IncompletePlan) or bool(job.plan.errors)
+            errors = [*report.to_json()["errors"], *([] if known else [error.to_json()])]
+            print_json({**report.to_json(), "errors": errors, "written": None})
+        elif isinstance(error, IncompletePlan):
             for line in text.show_report(report):
-                echo(line, err=True)
+                show_progress(line)
         show_error(error)
         return error.exit_code
-    report = adapted.plan.report()
     if as_json:
         print_json({**report.to_json(), "written": str(adapted.path)})
     else:
-        for line in text.show_report(report):
-            echo(line)
+        echo_lines(text.show_report(report))
         echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")
-    return adapted.plan.exit_code
+    return job.plan.exit_code
