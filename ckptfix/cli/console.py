@@ -6,25 +6,37 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Any, Protocol, TextIO
 
 import click
 
-from ckptfix.errors import CkptfixError
+from ckptfix.errors import CkptfixError, WriteFailed
+
+_ANSWERS: ContextVar[TextIO | None] = ContextVar("_ANSWERS", default=None)
+"""The real stdout, while a command keeps it for its answer."""
+
+
+@contextmanager
+def keep_stdout() -> Iterator[None]:
+    """Keep stdout for the answer: what a model's own code prints meanwhile goes to stderr."""
+    token = _ANSWERS.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _ANSWERS.reset(token)
 
 
 def clean(text: str) -> str:
-    """Escape what a terminal would obey or hide: keys come from strangers' files."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
-    )
+    """Escape what a terminal would obey or hide, line ends too: keys come from strangers' files."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def echo(text: str, *, err: bool = False) -> None:
-    """Write one line."""
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
-    click.echo(clean(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
+def echo(text: str) -> None:
+    """Write one line of the answer to stdout."""
+    _write_line(clean(text), _ANSWERS.get() or sys.stdout)
 
 
 def echo_lines(lines: Iterable[str]) -> None:
@@ -35,24 +47,38 @@ def echo_lines(lines: Iterable[str]) -> None:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    click.echo(json.dumps(document, indent=2))
+    _write_line(json.dumps(document, indent=2, allow_nan=False), _ANSWERS.get() or sys.stdout)
 
 
 def show_error(error: CkptfixError) -> None:
     """Write an error to stderr, one line for each of its parts."""
     for part in error.parts or (error,):
         prefix = click.style("error", fg="red", bold=True) if _has_colour() else "error"
-        echo_styled(f"{prefix}: {clean(str(part)).replace(chr(10), ' ')}")
+        _write_line(f"{prefix}: {clean(' '.join(str(part).splitlines()))}", sys.stderr)
 
 
 def show_note(text: str) -> None:
     """Write a remark to stderr."""
-    echo(f"note: {text}", err=True)
+    show_progress(f"note: {text}")
 
 
-def echo_styled(text: str) -> None:
-    """Write a line that is already clean and may carry colour to stderr."""
-    click.echo(text.encode("utf-8", "backslashreplace").decode(), err=True)
+def show_progress(text: str) -> None:
+    """Write one line to stderr."""
+    _write_line(clean(text), sys.stderr)
+
+
+def _write_line(text: str, stream: TextIO | None) -> None:
+    """Write a line. Where the reader has gone, the rest is dropped and the exit status still tells."""
+    if stream is None:
+        return
+    encoding = stream.encoding or "utf-8"
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    except OSError as error:
+        # What is buffered would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError) and stream is not sys.stderr:
+            raise WriteFailed(f"cannot write: {(error.strerror or str(error)).lower()}", where="stdout") from error
 
 
 def _has_colour() -> bool:

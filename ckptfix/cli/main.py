@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from copy import copy
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from ckptfix._version import __version__
-from ckptfix.cli.console import echo, print_json, show_error
+from ckptfix.cli.console import keep_stdout, print_json, show_error, show_progress
 from ckptfix.errors import CkptfixError
 
 INTERRUPTED = 130
@@ -26,11 +28,21 @@ class Commands(click.Group):
 
         return sorted(module.name for module in iter_modules(commands.__path__))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand. Raises NoSuchCommand with the nearest names, which click looks up in its own table."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            raise NoSuchCommand(args[0], possibilities=known, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one subcommand; None where there is none of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"ckptfix.cli.commands.{cmd_name}").command
+        command: click.Command = copy(import_module(f"ckptfix.cli.commands.{cmd_name}").command)
+        command.callback = keep_stdout()(command.callback) if command.callback else None
         return command
 
 
@@ -60,10 +72,9 @@ def run(args: list[str]) -> int:
     wants_json = "--json" in args
     try:
         status = cli.main(args, prog_name="ckptfix", standalone_mode=False)
-        sys.stdout.flush()
     except CkptfixError as error:
         if wants_json:
-            print_json({"schema_version": 1, "error": error.to_json()})
+            print_json(_error_document(error))
         show_error(error)
         return error.exit_code
     except click.ClickException as error:
@@ -73,10 +84,12 @@ def run(args: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        echo("interrupted; nothing was left half written", err=True)
+        show_progress("interrupted; nothing was left half written")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the output has gone; a second error at exit would only confuse.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return status if isinstance(status, int) else 0
+
+
+def _error_document(error: CkptfixError) -> dict[str, Any]:
+    """Give the `--json` document of a call that came to nothing; `errors` lists the parts of a compound error."""
+    parts = {"errors": [part.to_json() for part in error.parts]} if error.parts else {}
+    return {"schema_version": 1, "error": error.to_json(), **parts}

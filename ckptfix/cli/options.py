@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,9 +27,6 @@ class Variable(click.ParamType[tuple[str, Any]]):
             return name, json.loads(text)
         except json.JSONDecodeError:
             return name, text
-
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 _UNITS = {
@@ -90,6 +88,16 @@ class DTypeType(click.ParamType[DType]):
         return dtype
 
 
+def _json_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Refuse another name than that of a JSON file: the file is replaced unasked, and no checkpoint should be."""
+    if value is not None and not value.endswith(".json"):
+        raise click.BadParameter(f"'{value}' does not end in .json", ctx, param)
+    return None if value is None else Path(value)
+
+
+json_output = click.option(
+    "-o", "--output", type=click.Path(), callback=_json_path, help="Write it to this .json file, replacing it."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 recipe = click.option("-r", "--recipe", type=click.Path(), help="A recipe, YAML or JSON; without one, no rules.")
 variables = click.option("--var", "variables", type=Variable(), multiple=True, help="Set a variable of the recipe.")

@@ -9,12 +9,13 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from ckptfix.errors import UnknownTarget
+from ckptfix.formats import split_select
 from ckptfix.targets.base import Target, TargetURI, live_target
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["Target", "resolve", "schemes"]
+__all__ = ["Target", "is_target", "resolve", "schemes"]
 
 
 def schemes() -> list[str]:
@@ -23,8 +24,11 @@ def schemes() -> list[str]:
 
 
 def is_target(text: str) -> bool:
-    """Tell whether a text names a target by a scheme, rather than a file."""
-    return text.partition(":")[0] in schemes() and ":" in text
+    """Tell whether a text names a target by a scheme, known or not, rather than a file."""
+    scheme, colon, _ = text.partition(":")
+    if not (colon and scheme.isidentifier()):
+        return False
+    return scheme in schemes() or (len(scheme) > 1 and not split_select(text)[0].exists())
 
 
 def resolve(target: str | Path | Module) -> Target:
@@ -36,13 +40,12 @@ def resolve(target: str | Path | Module) -> Target:
         return resolve(f"shapes:{target}")
     if not isinstance(target, str):
         return live_target(target)
-    if is_target(target):
-        uri = TargetURI.parse(target)
-        found: Target = import_module(f"{__name__}.{uri.scheme}").resolve(uri)
-        return found
-    scheme, colon, _ = target.partition(":")
-    if colon and scheme.isidentifier() and len(scheme) > 1 and not Path(target).exists():
-        close = get_close_matches(scheme, schemes(), 1, 0.5)
+    if not is_target(target):
+        return resolve(f"shapes:{target}")
+    uri = TargetURI.parse(target)
+    if uri.scheme not in schemes():
+        close = get_close_matches(uri.scheme, schemes(), 1, 0.5)
         hint = f"did you mean '{close[0]}:'?" if close else f"known: {', '.join(schemes())}"
-        raise UnknownTarget(f"unknown scheme '{scheme}'", where=target, hint=hint)
-    return resolve(f"shapes:{target}")
+        raise UnknownTarget(f"unknown scheme '{uri.scheme}'", where=target, hint=hint)
+    found: Target = import_module(f"{__name__}.{uri.scheme}").resolve(uri)
+    return found

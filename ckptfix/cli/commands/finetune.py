@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo, echo_lines, print_json, progress_bar
+from ckptfix.cli.console import echo, echo_lines, print_json, progress_bar, show_note
 from ckptfix.errors import TrainingFailed
 from ckptfix.tensors import Shape
 
@@ -56,10 +56,13 @@ def command(
     from ckptfix import api
     from ckptfix.report import text
 
+    architecture = api.target(target)
+    for note in architecture.notes:
+        show_note(note)
     with progress_bar("finetune") as update:
         report = api.finetune(
             output,
-            target,
+            architecture,
             data,
             policies,
             seeds=seeds,
@@ -74,7 +77,7 @@ def command(
     if directory is not None:
         from ckptfix.report.finetune import write_finetune
 
-        write_finetune(report, directory, check=api.account(output, target).to_json(), verify=None)
+        write_finetune(report, directory, check=api.account(output, architecture).to_json(), verify=None)
     document = report.to_json()
     if as_json:
         print_json(document)

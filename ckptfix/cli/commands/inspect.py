@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,20 @@ from ckptfix.tensors import Manifest
 @click.command("inspect", short_help="Show a checkpoint or a target.")
 @click.argument("source")
 @click.option("--tree", is_flag=True, help="Group the tensors by module.")
-@click.option("--filter", "glob", default="*", help="Show only the keys that match, as 'features.0.*'.")
+@click.option("--filter", "glob", help="Show only the keys that match, as 'features.0.*'.")
 @click.option("--stats", is_flag=True, help="Read the tensors: least, largest, mean, deviation, NaN and infinities.")
 @click.option("--security", is_flag=True, help="List what unpickling the file would have run.")
 @click.option("--shapes", is_flag=True, help="Print the shapes as a lockfile that `shapes:` reads.")
-@click.option("-o", "--output", type=click.Path(), help="Write the lockfile there.")
+@options.json_output
 @options.as_json
 def command(
     source: str,
     tree: bool,
-    glob: str,
+    glob: str | None,
     stats: bool,
     security: bool,
     shapes: bool,
-    output: str | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Show the tensors of a checkpoint, or the modules of a target.
@@ -46,6 +47,10 @@ def command(
 
     if output and not shapes:
         raise InvalidCall("-o belongs to --shapes", hint="add --shapes")
+    if sum((stats, security, shapes)) > 1:
+        raise InvalidCall("--stats, --security and --shapes are three answers", hint="ask one at a time")
+    if (security or shapes) and glob is not None:
+        raise InvalidCall(f"--filter does not apply to {'--security' if security else '--shapes'}")
     if is_target(source):
         if stats or security:
             raise InvalidCall("a target has no values and no pickle", where=source, hint="--stats, --security: files")
@@ -56,7 +61,8 @@ def command(
         if shapes:
             _write_lockfile(target.manifest, output)
         elif as_json:
-            print_json(target.manifest.to_json() | {"target": source})
+            shown = replace(target.manifest, tensors={key: target.manifest[key] for key in keys})
+            print_json(shown.to_json() | {"target": source})
         else:
             echo_lines(text.show_modules(target.manifest, keys))
         return
@@ -81,17 +87,17 @@ def command(
         echo_lines(text.show_checkpoint(checkpoint, keys, wrapper_prefixes(checkpoint.tensors)))
 
 
-def _keys(manifest: Manifest, glob: str) -> list[str]:
-    return [key for key in manifest if fnmatchcase(key, glob)]
+def _keys(manifest: Manifest, glob: str | None) -> list[str]:
+    return [key for key in manifest if glob is None or fnmatchcase(key, glob)]
 
 
-def _write_lockfile(manifest: Manifest, output: str | None) -> None:
+def _write_lockfile(manifest: Manifest, output: Path | None) -> None:
     if output is None:
         print_json(manifest.to_json())
         return
     from ckptfix.execute.atomic import write_whole
 
-    write_whole(Path(output), f"{json.dumps(manifest.to_json(), indent=1)}\n".encode(), replace=True)
+    write_whole(output, f"{json.dumps(manifest.to_json(), indent=1)}\n".encode(), replace=True)
 
 
 def _opaque(opaque: Sequence[tuple[str, object]]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from ckptfix.errors import InvalidCall
 @options.recipe
 @options.variables
 @click.option("--trace", metavar="KEY", help="Follow one key of the target back through every rule.")
-@click.option("-o", "--output", type=click.Path(), help="Write the plan there, as JSON.")
+@options.json_output
 @options.as_json
 def command(
     source: str,
@@ -27,7 +27,7 @@ def command(
     recipe: str | None,
     variables: tuple[tuple[str, Any], ...],
     trace: str | None,
-    output: str | None,
+    output: Path | None,
     as_json: bool,
 ) -> int:
     """Show how each tensor of TARGET would be made of SOURCE. No tensor is read, nothing else is written."""
@@ -44,7 +44,7 @@ def command(
         near = nearest_keys(trace, plan.rows)
         raise InvalidCall(f"the plan makes no '{trace}'", hint=f"nearest: {', '.join(near)}" if near else None)
     if output is not None:
-        write_whole(Path(output), f"{json.dumps(plan.to_json(), indent=1)}\n".encode(), replace=True)
+        write_whole(output, f"{json.dumps(plan.to_json(), indent=1)}\n".encode(), replace=True)
     if as_json:
         lines = {"trace": plan.trace(trace)} if trace is not None else {}
         print_json({**plan.to_json(), **lines})

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo_lines, print_json
+from ckptfix.cli.console import echo_lines, print_json, show_note
 from ckptfix.errors import InvalidCall, VerificationFailed
 from ckptfix.tensors import Shape
 
@@ -40,9 +40,12 @@ def command(
 
     if recipe and not source:
         raise InvalidCall("-r needs the checkpoint that it was applied to", hint="add --source")
+    architecture = api.target(target)
+    for note in architecture.notes:
+        show_note(note)
     found = api.verify(
         output,
-        target,
+        architecture,
         source=source,
         recipe=recipe,
         variables=dict(variables),
