@@ -90,7 +90,7 @@ def module_target(
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             module = make()
-    except Exception as reason:  # noqa: BLE001  a constructor may raise anything on a device that it does not know
+    except (Exception, SystemExit) as reason:  # noqa: BLE001  a constructor may raise anything on a strange device
         module = _build(text, make, 0)
         notes = (f"built on the CPU, since the meta device failed: {type(reason).__name__}: {_first_line(reason)}",)
     return Target(
@@ -113,10 +113,10 @@ def _build(text: str, make: Callable[[], Module], seed: int) -> Module:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU's generator too
         try:
             return make()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that calls `sys.exit` must not end this one
             raise TargetBuildError(
                 f"the constructor raised {type(error).__name__}: {_first_line(error)}",
                 where=text,
@@ -124,7 +124,7 @@ def _build(text: str, make: Callable[[], Module], seed: int) -> Module:
             ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 
@@ -159,7 +159,14 @@ def manifest_of(module: Module) -> Manifest:
 
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:
-    """Give the shape and dtype of a torch tensor. Raises TargetBuildError for a dtype that no file format has."""
+    """Give the shape and dtype of a torch tensor.
+
+    Raises TargetBuildError for a dtype that no file format has, and for a lazy parameter that has no shape yet.
+    """
+    from torch.nn.parameter import is_lazy
+
+    if is_lazy(tensor):
+        raise TargetBuildError("a lazy parameter has no shape before the first forward pass", hint="give its size")
     name = str(tensor.dtype).removeprefix("torch.")
     dtype = DType.from_torch_name(name)
     if dtype is None:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -30,12 +30,15 @@ def resolve(uri: TargetURI) -> Target:
     place, colon, name = uri.body.rpartition(":")
     if not (colon and place and name):
         raise UnknownTarget("no factory is named", where=uri.text, hint="write py:package.module:factory")
-    factory = _attribute(_import(place, uri), name, uri)
+    folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+    with _import_path(folder):
+        factory = _attribute(_import(place, uri), name, uri)
 
     def make() -> Module:
         from torch.nn import Module
 
-        built = factory(**uri.query)
+        with _import_path(folder):  # a factory may import when it is called
+            built = factory(**uri.query)
         if not isinstance(built, Module):
             raise TypeError(f"'{name}' gave a {type(built).__name__}, not a torch.nn.Module")
         return built
@@ -47,19 +50,16 @@ def _import(place: str, uri: TargetURI) -> ModuleType:
     is_file = place.endswith(".py")
     if is_file and not Path(place).is_file():
         raise UnknownTarget(f"no such file: {place}", where=uri.text)
-    with _import_path(Path(place).resolve().parent if is_file else Path.cwd()):
-        try:
-            return _import_file(Path(place)) if is_file else importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if error.name and (place == error.name or place.startswith(f"{error.name}.")):
-                raise UnknownTarget(
-                    f"no module '{error.name}'", where=uri.text, hint="run from the folder that holds it, or install it"
-                ) from error
-            raise TargetBuildError(f"importing {place} needs '{error.name}'", where=uri.text) from error
-        except Exception as error:
-            raise TargetBuildError(
-                f"importing {place} raised {type(error).__name__}: {error}", where=uri.text
+    try:
+        return _import_file(Path(place)) if is_file else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and (place == error.name or place.startswith(f"{error.name}.")):
+            raise UnknownTarget(
+                f"no module '{error.name}'", where=uri.text, hint="run from the folder that holds it, or install it"
             ) from error
+        raise TargetBuildError(f"importing {place} needs '{error.name}'", where=uri.text) from error
+    except (Exception, SystemExit) as error:  # a script that calls `sys.exit` must not end this one
+        raise TargetBuildError(f"importing {place} raised {type(error).__name__}: {error}", where=uri.text) from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -68,7 +68,11 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look modules up by name
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -79,7 +83,8 @@ def _import_path(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):  # the module may have changed the path itself
+            sys.path.remove(str(folder))
 
 
 def _attribute(module: ModuleType, name: str, uri: TargetURI) -> Callable[..., object]:
