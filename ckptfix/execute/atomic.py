@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +26,12 @@ _HINTS = {
 class NewFile:
     """A temporary file beside its destination, written at any offset."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._path = path
 
     def allocate(self, nbytes: int) -> None:
-        """Reserve the whole length, so that a full disk shows before the first byte."""
-        if nbytes:
+        """Reserve the whole length where the system can, so that a full disk shows before the first byte."""
+        if nbytes and hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._fd, 0, nbytes)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
@@ -51,14 +51,14 @@ def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
     OutputExists where the path is taken and not to be replaced, WriteFailed where the system refuses.
     """
     refuse_existing(path, replace=replace)
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".ckptfix-{secrets.token_hex(6)}.tmp")
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise _write_error(path, error) from error
     try:
         try:
-            yield NewFile(fd, path)
+            yield NewFile(fd)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -79,10 +79,16 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Raise OutputExists where the path is a folder, or is taken and not to be replaced."""
-    if path.is_dir() and not path.is_symlink():
+    """Raise OutputExists where the path is a folder, or is taken and not to be replaced; WriteFailed for no path."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _write_error(path, error) from error
+    if stat.S_ISDIR(mode):
         raise OutputExists("is a folder", where=str(path), hint="name a file in it")
-    if not replace and (path.exists() or path.is_symlink()):
+    if not replace:
         raise OutputExists("exists", where=str(path), hint="--force replaces it")
 
 

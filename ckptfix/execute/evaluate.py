@@ -20,10 +20,10 @@ InitialValues = Callable[[int], Mapping[str, Tensor]]
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:
-    """Give torch's dtype. Raises RuleError where torch has none."""
+    """Give torch's dtype. Raises RuleError where torch has none, or packs several elements into one of its own."""
     found = getattr(torch, dtype.torch_name or "", None)
-    if not isinstance(found, torch.dtype):
-        raise RuleError(f"torch {torch.__version__} has no dtype {dtype}")
+    if not isinstance(found, torch.dtype) or dtype.bits < 8:
+        raise RuleError(f"torch {torch.__version__} computes with no dtype {dtype}")
     return found
 
 
@@ -36,8 +36,8 @@ def from_bytes(data: bytearray, spec: TensorSpec) -> Tensor:
 
 
 def to_bytes(tensor: Tensor) -> memoryview:
-    """Give the contiguous little-endian bytes of a tensor on the CPU."""
-    flat = tensor.detach().contiguous().reshape(-1)
+    """Give the contiguous little-endian bytes of a tensor."""
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
 
@@ -111,16 +111,12 @@ def _interpolate(part: Tensor, expr: Resize) -> Tensor:
     result = functional.interpolate(
         batch,
         size=expr.block.sizes,
-        mode=_torch_mode(expr),
+        mode=expr.mode,
         align_corners=expr.align_corners if expr.mode != "nearest" else None,
         antialias=expr.antialias,
     )
     back = sorted(range(part.dim()), key=order.__getitem__)
     return result.reshape(*kept, *expr.block.sizes).permute(back).to(part.dtype)
-
-
-def _torch_mode(expr: Resize) -> str:
-    return str(expr.mode)
 
 
 def _crop(part: Tensor, block: Block) -> Tensor:

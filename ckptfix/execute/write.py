@@ -41,7 +41,7 @@ def write(
     rows = plan.outputs
     filled = set(plan.filled)
     shared = _shared_rows(plan, checkpoint)
-    conflicts = _tied_to_compare(plan)
+    compared = {shared[key] for key in _tied_to_compare(plan)}
 
     def receipt(found: Mapping[str, str], source: str) -> Receipt:
         entries = {
@@ -61,7 +61,7 @@ def write(
         values = Values(checkpoint.tensors, reader, target)
         file.allocate(layout.nbytes)
         for key, offset in layout.offsets.items():
-            meter = _Meter(values.chunks(rows[key].expr), digest=digests or key in conflicts, checksum=layout.checksums)
+            meter = _Meter(values.chunks(rows[key].expr), digest=digests or key in compared, checksum=layout.checksums)
             for chunk in meter:
                 file.write(offset, chunk)
                 offset += len(chunk)
@@ -72,7 +72,7 @@ def write(
             if isinstance(expr := rows[key].expr, Read):
                 values.source_digests[expr.key] = meter.digest
         _refuse_conflicts(plan, found, shared)
-        done_receipt = receipt(found, _source_digest(plan, values.source_digests))
+        done_receipt = receipt(found, _source_digest(plan, checkpoint, values.source_digests))
         for offset, data in layout.seal(done_receipt.to_text(), checksums):
             file.write(offset, data)
         reader.check_unchanged()
@@ -140,8 +140,11 @@ def _refuse_conflicts(plan: Plan, found: Mapping[str, str], shared: Mapping[str,
             )
 
 
-def _source_digest(plan: Plan, digests: Mapping[str, str]) -> str:
-    """Hash the source's header and the tensors that were used."""
+def _source_digest(plan: Plan, checkpoint: Checkpoint, digests: Mapping[str, str]) -> str:
+    """Hash the source's header and the tensors that were used. Of aliases, one may have been read for all."""
+    known = dict(digests)
+    for group in checkpoint.aliases:
+        known |= dict.fromkeys(group, next((digests[key] for key in group if key in digests), NO_DIGEST))
     used = {key for row in plan.outputs.values() for key in sources(row.expr)}
     header = {key: spec.to_json() for key, spec in plan.have.items()}
-    return hash_document([header, {key: digests.get(key, NO_DIGEST) for key in sorted(used)}])
+    return hash_document([header, {key: known[key] for key in sorted(used)}])

@@ -90,6 +90,10 @@ class _Layout(FileLayout):
                 "data_offsets": [begins[key], position],
             }
         start = len(self._header(receipt))
+        if start - 8 > MAX_HEADER:
+            raise UnsupportedOutput(
+                f"the header takes {start - 8} bytes, safetensors allows {MAX_HEADER}", hint="write .pth"
+            )
         self.offsets = {key: start + begin for key, begin in begins.items()}
         self.nbytes = start + position
 
