@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +19,24 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two models' outputs lie apart on one input. `max_abs` is None where they cannot be compared."""
+    """How far two models' outputs lie apart on one input.
+
+    `max_abs` is None where they cannot be compared: other shapes, or a NaN or infinity among the differences.
+    """
 
     max_abs: float | None
     first_divergent_module: str | None
     ok: bool
 
 
-def sample_input(shape: Shape) -> Tensor:
-    """Draw the same normal numbers every time. `shape` is [batch, channels, height, width], or any other."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+def sample_input(shape: Shape, module: Module) -> Tensor:
+    """Draw the same normal numbers every time, in the dtype that the module computes with.
+
+    `shape` is [batch, channels, height, width], or any other.
+    """
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    floating = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    return numbers.to(next(floating, torch.float32))
 
 
 def run(module: Module, batch: Tensor) -> list[Tensor]:
@@ -102,13 +111,13 @@ def _first_divergent(left: Leaves, right: Leaves) -> str | None:
 
 
 def _difference(left: list[Tensor], right: list[Tensor]) -> float | None:
-    """Give the largest difference; None where numbers or shapes of the outputs differ."""
+    """Give the largest difference; None where number or shapes of the outputs differ, or where it is not finite."""
     if [tensor.shape for tensor in left] != [tensor.shape for tensor in right] or not left:
         return None
     differences = [
         float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in zip(left, right, strict=True)
     ]
-    return float("inf") if any(value != value for value in differences) else max(differences)
+    return max(differences) if all(map(math.isfinite, differences)) else None
 
 
 def _scale(outputs: list[Tensor]) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ckptfix.execute.evaluate import from_bytes
 from ckptfix.formats import WHOLE, Checkpoint, Reader
+from ckptfix.proof.finding import one_line
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ def reload(checkpoint: Checkpoint) -> Reloaded:
     try:
         root = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        return Reloaded(read_tensors(checkpoint), f"torch.load refuses the file, ckptfix read it: {reason}")
+        return Reloaded(read_tensors(checkpoint), f"torch.load refuses the file, ckptfix read it: {one_line(error)}")
     prefix = f"{checkpoint.select}." if checkpoint.select not in ("", WHOLE) else ""
     found = {key.removeprefix(prefix): tensor for key, tensor in _flatten(root, "") if key.startswith(prefix)}
     if not checkpoint.tensors.keys() <= found.keys():

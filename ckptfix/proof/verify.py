@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import TypedDict
 
 from ckptfix.diff import compare
+from ckptfix.execute.evaluate import to_bytes
 from ckptfix.execute.receipt import read_receipt
 from ckptfix.formats import Checkpoint
 from ckptfix.planning import Plan
@@ -119,7 +119,7 @@ def verify_checkpoint(
         values=values.passed,
         forward=forward.passed,
         parity=compared,
-        at_initialisation=_at_initialisation(loaded.tensors, checkpoint, target) if module is not None else (),
+        at_initialisation=_at_initialisation(module, checkpoint, target) if module is not None else (),
         problems=tuple(problem for finding in findings for problem in finding.problems),
         notes=(*((loaded.note,) if loaded.note else ()), *(note for finding in findings for note in finding.notes)),
     )
@@ -135,8 +135,9 @@ def _load_strict(
     if target.build is None:
         return Finding(passed=True, notes=(f"nothing was built: {target.not_buildable}",)), None
     module = target.build(1)
+    on_meta = any(parameter.is_meta for parameter in module.parameters())
     try:
-        module.load_state_dict(dict(tensors), strict=True)
+        module.load_state_dict(dict(tensors), strict=True, assign=on_meta)
     except RuntimeError as error:
         return fail(f"load_state_dict(strict=True): {' '.join(str(error).split())}"), None
     return Finding(passed=True), module
@@ -146,7 +147,7 @@ def _check_forward(module: Module, shape: Shape | None) -> Finding:
     if shape is None:
         return untried("no forward pass: the input's shape is unknown (give --input, as in --input 1,3,224,224)")
     try:
-        outputs = run(module, sample_input(shape))
+        outputs = run(module, sample_input(shape, module))
     except Exception as error:  # noqa: BLE001  a model may raise anything on an input that does not suit it
         return fail(f"the forward pass on {list(shape)} raised {one_line(error)}")
     if not all_finite(outputs):
@@ -161,24 +162,25 @@ def _check_parity(module: Module | None, source: ParitySource, shape: Shape | No
     original = source.target.must_build(1)
     try:
         original.load_state_dict(dict(tensors), strict=True)
-        parity = compare_outputs(original, module, sample_input(shape))
+        parity = compare_outputs(original, module, sample_input(shape, original))
     except Exception as error:  # noqa: BLE001  the two models are anybody's code
         return fail(f"parity could not be tried: {one_line(error)}"), None
     if parity.ok:
         return Finding(passed=True), parity
-    apart = "have other shapes" if parity.max_abs is None else f"differ by {parity.max_abs:.3g}"
+    apart = "cannot be compared" if parity.max_abs is None else f"differ by {parity.max_abs:.3g}"
     place = f", first in {parity.first_divergent_module}" if parity.first_divergent_module else ""
     return fail(f"the outputs of source and target {apart}{place}"), parity
 
 
-def _at_initialisation(tensors: Mapping[str, Tensor], checkpoint: Checkpoint, target: Target) -> tuple[str, ...]:
+def _at_initialisation(module: Module, checkpoint: Checkpoint, target: Target) -> tuple[str, ...]:
     """List parameters that a fresh build gives too, constants aside: they were never trained."""
     receipt = read_receipt(checkpoint)
     filled = receipt.filled if receipt else frozenset()
-    fresh = target.must_build(0).state_dict()
+    loaded, fresh = module.state_dict(), target.must_build(0).state_dict()
 
-    def is_fresh(key: str, tensor: Tensor) -> bool:
-        varied = tensor.numel() > 1 and bool((tensor != tensor.reshape(-1)[0]).any())
-        return key in filled or (varied and torch.equal(tensor, fresh[key]))
+    def is_fresh(key: str) -> bool:
+        data = bytes(to_bytes(loaded[key]))  # not every dtype can be compared by `==`
+        width = loaded[key].element_size()
+        return key in filled or (data != data[:width] * (len(data) // width) and data == to_bytes(fresh[key]))
 
-    return tuple(key for key, kind in target.manifest.kinds.items() if kind == "param" and is_fresh(key, tensors[key]))
+    return tuple(key for key, kind in target.manifest.kinds.items() if kind == "param" and is_fresh(key))
