@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ckptfix.formats import Checkpoint
-from ckptfix.planning import Plan, Report
-from ckptfix.tensors import Manifest
-
 if TYPE_CHECKING:
     from ckptfix.execute.stats import Stats
+    from ckptfix.formats import Checkpoint
+    from ckptfix.planning import Plan, Report
+    from ckptfix.tensors import Manifest
 
 _WIDEST = 60
 
