@@ -177,18 +177,27 @@ def validate(model: type[M], document: Document) -> M:
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        faults = tuple(_explain(model, document, fault) for fault in _worst(error))
+        faults = tuple(_explain(model, document, fault) for fault in _worst(document, error))
         first = faults[0]
         raise RecipeSchemaError(first.message, where=first.where, hint=first.hint, parts=faults) from error
 
 
-def _worst(error: ValidationError) -> list[Any]:
-    """Keep one fault a place, since a union reports one for each of its members; misspelt fields come first."""
+def _worst(document: Document, error: ValidationError) -> list[Any]:
+    """Keep one fault a place, misspelt fields first.
+
+    A union reports a fault for each of its members, and a misspelt field is reported a second time as missing.
+    """
     seen: dict[Place, Any] = {}
+    misspelt: set[Place] = set()
     for fault in sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden"):
-        place = tuple(fault["loc"])
-        if not any(place[: len(other)] == other for other in seen):
+        place, _ = _place_in(document, tuple(fault["loc"]))
+        if fault["type"] == "missing":
+            if place not in misspelt:
+                seen[(*place, fault["loc"][-1])] = fault
+        elif not any(place[: len(other)] == other or other[: len(place)] == place for other in seen):
             seen[place] = fault
+            if fault["type"] == "extra_forbidden":
+                misspelt.add(place[:-1])
     return list(seen.values())
 
 

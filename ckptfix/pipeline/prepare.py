@@ -16,6 +16,7 @@ from ckptfix.errors import InvalidCall, OutputExists, TrainingFailed, Verificati
 from ckptfix.execute.atomic import refuse_existing, write_whole
 from ckptfix.execute.receipt import Receipt, read_receipt
 from ckptfix.expr import Initial, leaves
+from ckptfix.formats import output_format
 from ckptfix.formats.base import CHUNK, File
 from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step, source_file
 from ckptfix.proof.verify import Verification
@@ -67,6 +68,7 @@ def prepare(
     job = api.prepare_job(described.source, described.target, described.recipe, described.vars)
     fingerprint = _fingerprint(described, job, folder)
     output = Path(described.output)
+    output_format(output)
     marker = output.with_name(MANIFEST)
     found = _read_manifest(marker)
     if found is not None and found["fingerprint"] == fingerprint and _is_whole(output, found):

@@ -69,8 +69,9 @@ class Plan:
         """Account for every tensor. `also_filled` are keys that the source itself says were filled."""
         filled = {*self.filled, *also_filled}
         loaded = tuple(key for key in self.diff.matched if key not in filled)
-        near_source = nearest_to_each(self.diff.missing, self.rows)
-        near_target = nearest_to_each(self.diff.unexpected, self.want)
+        near_source = nearest_to_each(self.diff.missing, [*self.diff.unexpected, *self.dropped])
+        taken = set(loaded)
+        near_target = nearest_to_each(self.diff.unexpected, [key for key in self.want if key not in taken])
         elements = sum(self.want[key].numel for key in loaded)
         return Report(
             loaded=loaded,

@@ -5,7 +5,7 @@ The typed dictionaries are the `--json` documents; `ckptfix schema report | plan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
@@ -206,6 +206,6 @@ _MOST_SEARCHES = 50
 """Keys for which the nearest are looked up; past that many the names of the two sides have little in common."""
 
 
-def nearest_to_each(keys: Sequence[str], others: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    """Give the nearest other keys of the first keys of a list."""
+def nearest_to_each(keys: Sequence[str], others: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Give the nearest other keys, of those that have no partner yet, for the first keys of a list."""
     return {key: tuple(nearest_keys(key, others)) for key in keys[:_MOST_SEARCHES]}

@@ -151,6 +151,8 @@ def _check(check: Document) -> str:
         f"<section><h2>Check {badge}</h2>",
         f"<h3>Coverage of the target by loaded weights</h3>{bars}" if bars else "",
         f'<div class="counts">{counts}</div>',
+        _rows("Filled, not loaded", ("key",), [{"key": key} for key in check.get("filled") or ()]),
+        _rows("Dropped by a rule", ("key",), [{"key": key} for key in check.get("dropped") or ()]),
         _rows("Mismatched", ("key", "have", "want"), check.get("mismatched")),
         _rows("Missing", ("key", "shape", "nearest"), check.get("missing")),
         _rows("Unexpected", ("key", "from", "shape", "nearest"), check.get("unexpected")),
