@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ckptfix.keys import VarValue
     from ckptfix.planning import Plan, Report
-    from ckptfix.proof.finetune import Progress as TrainingProgress
-    from ckptfix.proof.train_report import FinetuneReport
+    from ckptfix.proof.training.finetune import Progress as TrainingProgress
+    from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
     from ckptfix.recipe import Recipe
 
@@ -55,6 +55,15 @@ class Job:
     checkpoint: Checkpoint
     target: Target
     plan: Plan
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of either side before anything is done."""
+        names = list(dict.fromkeys(str(value) for _, value in self.checkpoint.opaque))
+        if not names:
+            return self.target.notes
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        return (f"{self.checkpoint.path.name}: unpickling would call {shown}; ckptfix does not", *self.target.notes)
 
 
 def prepare_job(
@@ -297,9 +306,9 @@ def finetune(
 
     from ckptfix.execute.receipt import read_receipt
     from ckptfix.proof.data.load import load_data
-    from ckptfix.proof.finetune import finetune as train
     from ckptfix.proof.reload import reload
-    from ckptfix.proof.train_forward import output_width
+    from ckptfix.proof.training.finetune import finetune as train
+    from ckptfix.proof.training.forward import output_width
 
     checkpoint, found = open(out), target(architecture)
     channels, height, width = _image_shape(input_shape, found)

@@ -23,8 +23,8 @@ from ckptfix.proof.verify import Verification
 from ckptfix.report.finetune import write_finetune
 
 if TYPE_CHECKING:
-    from ckptfix.proof.finetune import Progress
-    from ckptfix.proof.train_report import FinetuneReport
+    from ckptfix.proof.training.finetune import Progress
+    from ckptfix.proof.training.report import FinetuneReport
 
 MANIFEST = "manifest.json"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptfix.errors import WriteFailed
 from ckptfix.execute.atomic import write_whole
-from ckptfix.proof.train_report import FinetuneReport, PolicyResult
+from ckptfix.proof.training.report import FinetuneReport, PolicyResult
 from ckptfix.report.html import finetune_page
 from ckptfix.report.plots import draw_curves
 

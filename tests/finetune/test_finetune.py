@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ckptfix.errors import InvalidCall, UnmatchedPattern, VerificationFailed
 from ckptfix.proof.data.base import Data, Inputs
 from ckptfix.proof.data.load import load_data
-from ckptfix.proof.finetune import finetune
 from ckptfix.proof.freeze import freeze
-from ckptfix.proof.train import Rates, Settings, draw_batches, train_policy
-from ckptfix.proof.train_forward import forward, output_width
-from ckptfix.proof.train_recalibrate import find_recalibrated, recalibrate
-from ckptfix.proof.train_report import FinetuneReport
+from ckptfix.proof.training.finetune import finetune
+from ckptfix.proof.training.forward import forward, output_width
+from ckptfix.proof.training.loop import Rates, Settings, draw_batches, train_policy
+from ckptfix.proof.training.recalibrate import find_recalibrated, recalibrate
+from ckptfix.proof.training.report import FinetuneReport
 
 from .conftest import SmallNet, seeded
 

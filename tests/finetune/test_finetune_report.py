@@ -16,8 +16,8 @@ from PIL import Image
 
 from ckptfix.errors import MissingDependency, WriteFailed
 from ckptfix.proof.freeze import parse_policy
-from ckptfix.proof.train import Rates, Run, Settings
-from ckptfix.proof.train_report import FinetuneReport, PolicyResult
+from ckptfix.proof.training.loop import Rates, Run, Settings
+from ckptfix.proof.training.report import FinetuneReport, PolicyResult
 from ckptfix.report.finetune import list_metrics, write_finetune
 from ckptfix.report.html import finetune_page
 from ckptfix.report.plots import choose_colours, draw_curves

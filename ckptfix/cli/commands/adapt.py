@@ -57,7 +57,7 @@ def command(
 
     existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
     job = api.plan_output(source, target, output, recipe, variables=dict(variables), dtype=dtype, existing=existing)
-    for note in job.target.notes:
+    for note in job.notes:
         show_note(note)
     report = job.plan.report()
     try:

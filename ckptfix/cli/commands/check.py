@@ -26,7 +26,7 @@ def command(source: str, target: str, recipe: str | None, variables: tuple[tuple
     from ckptfix.report import text
 
     job = api.prepare_job(source, target, recipe, dict(variables))
-    for note in job.target.notes:
+    for note in job.notes:
         show_note(note)
     report = job.plan.report()
     if as_json:

@@ -38,7 +38,7 @@ def command(
 
     job = api.prepare_job(source, target, recipe, dict(variables))
     plan = job.plan
-    for note in job.target.notes:
+    for note in job.notes:
         show_note(note)
     if trace is not None and trace not in plan.rows:
         near = nearest_keys(trace, plan.rows)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ckptfix.proof.data.base import Inputs
-from ckptfix.proof.train_forward import forward
+from ckptfix.proof.training.forward import forward
 
 
 def find_recalibrated(model: nn.Module, held: Iterable[str]) -> list[_BatchNorm]:

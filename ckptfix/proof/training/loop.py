@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from ckptfix.errors import InvalidCall
 from ckptfix.proof.data.base import Data, Examples, Inputs
 from ckptfix.proof.freeze import Frozen, digest_tensor
-from ckptfix.proof.train_forward import forward, move
-from ckptfix.proof.train_recalibrate import find_recalibrated, recalibrate
+from ckptfix.proof.training.forward import forward, move
+from ckptfix.proof.training.recalibrate import find_recalibrated, recalibrate
 
 Batches = Sequence[Sequence[int]]
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ckptfix.errors import InvalidCall, VerificationFailed
 from ckptfix.proof.data.base import Data
 from ckptfix.proof.freeze import Frozen, Policy, freeze, parse_policy
-from ckptfix.proof.train import Precision, Rates, Run, Settings, train_policy
-from ckptfix.proof.train_report import FinetuneReport, PolicyResult
+from ckptfix.proof.training.loop import Precision, Rates, Run, Settings, train_policy
+from ckptfix.proof.training.report import FinetuneReport, PolicyResult
 
 
 class Progress(Protocol):

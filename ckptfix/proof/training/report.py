@@ -9,7 +9,7 @@ from itertools import zip_longest
 from statistics import fmean
 
 from ckptfix.proof.freeze import Policy
-from ckptfix.proof.train import Run, Settings
+from ckptfix.proof.training.loop import Run, Settings
 
 _LEAST_FALL = 0.01
 """The part of the first loss by which it must fall: epochs differ by less through the drawing of batches alone."""
