@@ -1,0 +1,9 @@
+"""The language of keys: patterns match them, templates make them, and the nearest ones help with a misspelt one."""
+
+from __future__ import annotations
+
+from ckptfix.keys.nearest import nearest_keys, nearest_to_each
+from ckptfix.keys.pattern import KeyPattern
+from ckptfix.keys.template import KeyTemplate, VarValue
+
+__all__ = ["KeyPattern", "KeyTemplate", "VarValue", "nearest_keys", "nearest_to_each"]
