@@ -37,13 +37,16 @@ def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, 
             numbers = (tensor.abs() if tensor.is_complex() else tensor).to(torch.float64)
             finite = numbers[torch.isfinite(numbers)]
             some = finite.numel() > 0
+            # Sums and squares of the largest float64 numbers would overflow.
+            scale = float(finite.abs().max()) or 1.0 if some else 1.0
+            scaled = finite / scale
             yield (
                 key,
                 Stats(
                     least=float(finite.min()) if some else None,
                     largest=float(finite.max()) if some else None,
-                    mean=float(finite.mean()) if some else None,
-                    deviation=float(finite.std(correction=0)) if some else None,
+                    mean=float(scaled.mean()) * scale if some else None,
+                    deviation=float(scaled.std(correction=0)) * scale if some else None,
                     zeros=int((finite == 0).sum()),
                     nan=int(torch.isnan(numbers).sum()),
                     infinite=int(torch.isinf(numbers).sum()),
