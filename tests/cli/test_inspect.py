@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from ckptfix.formats import list_formats
 
-from .running import FIXTURES, FIVE, call
+from .running import FIVE, FIXTURES, call
 
 
 def answer(capsys: pytest.CaptureFixture[str], *args: object) -> str:

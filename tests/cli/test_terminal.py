@@ -94,7 +94,7 @@ def on_terminal(args: list[str], folder: Path, **environment: str) -> tuple[str,
 
 def test_colour_only_where_wanted(net: Path) -> None:
     args = ["check", "none.pth", "none.pth"]
-    environment = {key: "" for key in ("NO_COLOR", "FORCE_COLOR")}
+    environment = dict.fromkeys(("NO_COLOR", "FORCE_COLOR"), "")
     assert "\x1b[31m" in on_terminal(args, net, **environment)[1]
     assert "\x1b" not in on_terminal(args, net, **{**environment, "NO_COLOR": "1"})[1]
     assert "\x1b" not in spawn(*args, cwd=net).stderr
