@@ -176,14 +176,12 @@ def solve(axes: tuple[Axis, ...], shape: Sequence[int], known: Mapping[str, int]
     Raises LayoutError where the numbers contradict each other, or leave an axis undetermined.
     """
     sizes: Sizes = dict(known)
-    before = -1
-    while before != len(sizes):
-        before = len(sizes)
-        for axis, total in zip(axes, shape, strict=True):
-            _deduce(axis, total, sizes, ())
-    if any(extent(axis, sizes) is None for axis in axes):
-        for axis, total in zip(axes, shape, strict=True):
-            _deduce(axis, total, sizes, tuple(equal))
+    for taken_as_equal in ((), tuple(equal)):
+        before = -1
+        while before != len(sizes):
+            before = len(sizes)
+            for axis, total in zip(axes, shape, strict=True):
+                _deduce(axis, total, sizes, taken_as_equal)
     for axis, total in zip(axes, shape, strict=True):
         value = extent(axis, sizes)
         if value is None:
@@ -206,10 +204,10 @@ def _deduce(axis: Axis, total: int, sizes: Sizes, equal: tuple[str, ...]) -> Non
         case Sum(parts):
             unknown = [part for part in parts if extent(part, sizes) is None]
             if len(unknown) == 1:
-                rest = total - sum(extent(part, sizes) or 0 for part in parts)
-                if rest < 0:
-                    raise LayoutError(f"the parts of {axis} come to more than {total}")
-                _deduce(unknown[0], rest, sizes, equal)
+                others = sum(extent(part, sizes) or 0 for part in parts)
+                if others > total:
+                    raise LayoutError(f"without {unknown[0]}, {axis} is {others}; the tensor has {total} there")
+                _deduce(unknown[0], total - others, sizes, equal)
         case Product(factors):
             unknown = [factor for factor in factors if extent(factor, sizes) is None]
             if not unknown:

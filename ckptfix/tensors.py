@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -57,6 +58,19 @@ class DType(StrEnum):
         """The attribute of `torch` that is this dtype; None where torch has none."""
         return _TORCH_NAMES.get(self)
 
+    def can_hold(self, number: float) -> bool:
+        """Tell whether an element can be this number; a floating dtype rounds it, the others must have it exactly."""
+        if self.kind == "bool":
+            return number in (0, 1)
+        if self.kind == "int":
+            lowest, bits = (0, self.bits) if self.startswith("U") else (-(1 << self.bits - 1), self.bits - 1)
+            return float(number).is_integer() and lowest <= number < 1 << bits
+        if self is DType.F8_E8M0:
+            return 0 < number <= _LARGEST[self]
+        if math.isinf(number):
+            return self not in _FINITE
+        return math.isnan(number) or abs(number) <= _LARGEST[self]
+
     @classmethod
     def from_text(cls, text: str) -> DType | None:
         """Find a dtype by its own name in any case (`bf16`) or by torch's (`bfloat16`, `torch.bfloat16`)."""
@@ -82,6 +96,24 @@ _BITS = {
     }.items()
     for dtype in map(DType, names.split())
 }
+_LARGEST = {
+    DType.F4: 6.0,
+    DType.F6_E2M3: 7.5,
+    DType.F6_E3M2: 28.0,
+    DType.F8_E4M3: 448.0,
+    DType.F8_E5M2: 57344.0,
+    DType.F8_E8M0: 2.0**127,
+    DType.F8_E4M3FNUZ: 240.0,
+    DType.F8_E5M2FNUZ: 57344.0,
+    DType.F16: 65504.0,
+    DType.BF16: (2 - 2.0**-7) * 2.0**127,
+    DType.F32: (2 - 2.0**-23) * 2.0**127,
+    DType.F64: sys.float_info.max,
+    DType.C64: (2 - 2.0**-23) * 2.0**127,
+    DType.C128: sys.float_info.max,
+}
+"""The largest finite number (IEEE 754; OCP 8-bit and Microscaling formats; FNUZ: arXiv 2206.02915)."""
+_FINITE = {DType.F4, DType.F6_E2M3, DType.F6_E3M2, DType.F8_E4M3, DType.F8_E4M3FNUZ, DType.F8_E5M2FNUZ}
 _KINDS: dict[DType, Kind] = {dtype: "bool" if dtype is DType.BOOL else _INITIALS[dtype[0]] for dtype in DType}
 _TORCH_NAMES = {
     DType.BOOL: "bool",

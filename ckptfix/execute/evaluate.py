@@ -98,7 +98,7 @@ def _on_block(tensor: Tensor, block: Block, change: Callable[[Tensor], Tensor]) 
     changed = change(part).reshape(block.shape)
     before = tensor.narrow(block.dim, 0, block.start)
     after = tensor.narrow(block.dim, block.stop, tensor.shape[block.dim] - block.stop)
-    return torch.cat([before, changed, after], block.dim) if before.numel() or after.numel() else changed
+    return torch.cat([before, changed, after], block.dim) if length < tensor.shape[block.dim] else changed
 
 
 def _interpolate(part: Tensor, expr: Resize) -> Tensor:

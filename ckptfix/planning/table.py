@@ -65,7 +65,9 @@ def strip_prefixes(table: Table, prefixes: tuple[str, ...], origin: Origin) -> t
         for key, row in table.items():
             new = key.removeprefix(prefix)
             if new in stripped:
-                errors.append(KeyCollision(f"without '{prefix}' two keys become '{new}'", where=origin))
+                errors.append(
+                    KeyCollision(f"without '{prefix}' both '{new}' and '{prefix}{new}' are '{new}'", where=origin)
+                )
             stripped.setdefault(new, row)
         table = stripped
     return table, errors
@@ -75,7 +77,8 @@ def apply_edit(
     table: Table, number: int, origin: Origin, edit: Edit, matched_in: Mapping[str, object]
 ) -> tuple[Table, Step]:
     """Take out what the rule consumes, put in what it makes; a key that is already there stays, as an error."""
-    result = {key: row for key, row in table.items() if key not in set(edit.consumed)} if edit.consumed else dict(table)
+    consumed = set(edit.consumed)
+    result = {key: row for key, row in table.items() if key not in consumed}
     errors: list[CkptfixError] = [
         UnmatchedPattern(
             f"'{pattern}' matches no key",

@@ -7,7 +7,7 @@ which it makes, and the plan applies that, finds collisions and keeps the trace.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -44,7 +44,7 @@ def _read_template(value: object) -> KeyTemplate:
 
 
 def _as_list(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 _ONE_OR_MORE = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -131,7 +131,7 @@ class Example:
 class Rule(BaseModel, ABC):
     """One edit of the table. A subclass adds `op: Literal[...]`, its fields, and examples."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
     optional: bool = Field(default=False, description="A pattern that matches no key is no error.")
 
@@ -157,22 +157,10 @@ class Selection:
     unmatched: tuple[KeyPattern, ...]
 
 
-def select(patterns: Iterable[KeyPattern], keys: Iterable[str]) -> Selection:
+def select(patterns: Iterable[KeyPattern], keys: Collection[str]) -> Selection:
     """Match whole keys against patterns, keeping the order of the keys."""
-    used: set[KeyPattern] = set()
-    chosen: list[str] = []
-    patterns = tuple(patterns)
-    for key in keys:
-        hits = [pattern for pattern in patterns if pattern.match(key) is not None]
-        used.update(hits)
-        if hits:
-            chosen.append(key)
-    return Selection(tuple(chosen), tuple(pattern for pattern in patterns if pattern not in used))
-
-
-def matches(pattern: KeyPattern, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give each key that a pattern matches, with the texts of its placeholders."""
-    for key in keys:
-        bound = pattern.match(key)
-        if bound is not None:
-            yield key, bound
+    hits = [(pattern, {key for key, _ in pattern.matches(keys)}) for pattern in patterns]
+    chosen: set[str] = set().union(*(found for _, found in hits))
+    return Selection(
+        tuple(key for key in keys if key in chosen), tuple(pattern for pattern, found in hits if not found)
+    )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ckptfix.errors import CkptfixError, PatternError
 from ckptfix.keys import KeyPattern, KeyTemplate, nearest_keys
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, Templates, matches
+from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, Templates
 
 
 class Copy(Rule):
@@ -43,7 +43,15 @@ class Copy(Rule):
         unmatched: list[KeyPattern] = []
         faults: list[CkptfixError] = []
         for pattern in self.sources:
-            found = list(matches(pattern, scope.table))
+            undefined = [
+                error
+                for template in self.to
+                if (error := scope.undefined(template, {*pattern.names, *template.placeholders}))
+            ]
+            if undefined:
+                faults += undefined
+                continue
+            found = list(pattern.matches(scope.table))
             if not found:
                 unmatched.append(pattern)
             for key, bound in found:
@@ -58,15 +66,9 @@ class Copy(Rule):
 
 
 def _new_keys(template: KeyTemplate, bound: Mapping[str, str], scope: Scope) -> list[str]:
-    free = template.names - bound.keys() - scope.variables.keys()
-    if not free:
+    if template.names <= bound.keys() | scope.variables.keys():
         return [scope.fill(template, bound)]
-    pattern = KeyPattern.parse(template.text)
-    new_keys = [
-        key
-        for key, texts in matches(pattern, scope.want)
-        if all(bound.get(name, text) == text for name, text in texts.items())
-    ]
+    new_keys = [key for key, _ in template.pattern(bound, scope.variables).matches(scope.want)]
     if not new_keys:
         near = nearest_keys(template.text, scope.want)
         raise PatternError(

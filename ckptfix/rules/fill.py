@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ckptfix.errors import CkptfixError, RuleError
 from ckptfix.expr import Constant, Expr, Initial, Normal
 from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
-from ckptfix.tensors import DType, TensorSpec
+from ckptfix.tensors import TensorSpec
 
 _DEFAULT_STD = 0.02
 
@@ -59,7 +59,7 @@ class Fill(Rule):
             rule="{op: fill, keys: a, value: ones, when: always}",
             have={"a": [2]},
             want={"a": [2]},
-            fails="'a' is already there",
+            fails="makes 'a', which is already there",
         ),
         Example(
             rule="{op: fill, keys: n, value: 0.5}",
@@ -103,16 +103,6 @@ class Fill(Rule):
                 )
             return Normal(spec, key, self.std or _DEFAULT_STD, self.seed)
         number = {"zeros": 0, "ones": 1}.get(self.value, 0) if isinstance(self.value, str) else self.value
-        if not _can_hold(spec.dtype, number):
+        if not spec.dtype.can_hold(number):
             raise RuleError(f"'{key}' is {spec.dtype} and cannot hold {number}", hint="fill it with another number")
         return Constant(spec, number)
-
-
-def _can_hold(dtype: DType, number: int | float) -> bool:
-    """Tell whether an integer dtype has the number; a floating one rounds any."""
-    if dtype.kind in ("float", "complex"):
-        return True
-    if dtype.kind == "bool":
-        return number in (0, 1)
-    lowest, bits = (0, dtype.bits) if dtype.startswith("U") else (-(1 << dtype.bits - 1), dtype.bits - 1)
-    return float(number).is_integer() and lowest <= number < 1 << bits

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ckptfix.errors import CkptfixError, KeyCollision
 from ckptfix.keys import KeyPattern
-from ckptfix.rules.base import Edit, Example, Made, Pattern, Rule, Scope, Template, matches
+from ckptfix.rules.base import Edit, Example, Made, Pattern, Rule, Scope, Template
 
 
 class Rename(Rule):
@@ -64,7 +64,7 @@ class Rename(Rule):
                 faults.append(undefined)
                 continue
             hit = False
-            for key, bound in matches(pattern, scope.table):
+            for key, bound in pattern.matches(scope.table):
                 hit = True
                 try:
                     new = scope.fill(template, bound)

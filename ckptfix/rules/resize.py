@@ -105,6 +105,8 @@ class Resize(Rule):
         for name in (*self.axes, *self.sizes):
             if name not in names:
                 raise ValueError(f"'{self.layout}' has no axis '{name}'; it has {', '.join(names)}")
+        if len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"axes: one stands twice in {', '.join(self.axes)}")
         low, high = _AXES.get(self.mode, (1, len(names)))
         if not low <= len(self.axes) <= high:
             raise ValueError(f"{self.mode} works along {low if low == high else f'{low} to {high}'} axes")
@@ -180,7 +182,11 @@ class Resize(Rule):
     def _padded(self, key: str, source: Expr, spec: TensorSpec, block: Block, scope: Scope) -> Expr:
         if self.fill == "mean" and spec.dtype.kind != "float":
             raise RuleError(f"the mean needs floating numbers, this is {spec.dtype}")
+        if self.fill == "mean" and 0 in block.inner:
+            raise RuleError(f"there is no mean of no rows: {list(source.spec.shape)}")
         if self.fill != "target":
+            if self.fill != "mean" and not spec.dtype.can_hold(self.fill):
+                raise RuleError(f"{spec.dtype} cannot hold {self.fill:g}", hint="fill with another number")
             return Pad(source, spec, block, self.fill)
         if scope.no_initial_values:
             raise RuleError(f"fill: target: {scope.no_initial_values}")
@@ -211,6 +217,10 @@ def _block(axes: tuple[Axis, ...], have: Sizes, want: Sizes, listed: tuple[str, 
     sums = [dim for dim, axis in enumerate(axes) if isinstance(axis, Sum) and _mentions(axis, listed)]
     if len(sums) > 1:
         raise LayoutError("the axes to resize lie in two sums", hint="resize one after the other")
+    if sums and not all(name in names_of(axes[sums[0]]) for name in listed):
+        raise LayoutError(
+            f"only a part of {axes[sums[0]]} changes, so no axis beside it can", hint="resize one after the other"
+        )
     dim = sums[0] if sums else 0
     start, core = _descend(axes[dim], have, listed) if sums else (0, axes[0])
     part = (*axes[:dim], core, *axes[dim + 1 :])
