@@ -7,7 +7,8 @@ output shape and dtype before a byte is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from ckptfix.tensors import DType, Shape, TensorSpec
@@ -67,7 +68,7 @@ class Cast:
     source: Expr
     dtype: DType
 
-    @property
+    @cached_property
     def spec(self) -> TensorSpec:
         """The source's shape in the new dtype."""
         return TensorSpec(self.source.spec.shape, self.dtype)
@@ -161,8 +162,7 @@ def _change(source: Expr, spec: TensorSpec) -> str:
 
 def inputs(expr: Expr) -> Iterator[Expr]:
     """Give the expressions that this one is made from."""
-    for field in fields(expr):
-        value = getattr(expr, field.name)
+    for value in vars(expr).values():
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Expr):
                 yield part

@@ -9,7 +9,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
 from ckptfix.digest import hash_document
 from ckptfix.document import Document, parse_document, read_document, validate
@@ -17,6 +17,25 @@ from ckptfix.errors import Origin
 from ckptfix.keys import VarValue
 from ckptfix.rules import rule_types
 from ckptfix.rules.base import Rule
+
+
+def read_variable(value: object) -> VarValue:
+    """Give the value of a variable, with texts for the keys of maps. Raises ValueError for a value of another kind."""
+    match value:
+        case bool():
+            pass
+        case int() | str():
+            return value
+        case list() | tuple():
+            return [read_variable(entry) for entry in value]
+        case Mapping():
+            return {str(name): read_variable(entry) for name, entry in value.items()}
+    raise ValueError(f"{value!r} is no integer, text, list or map")
+
+
+Variable = Annotated[
+    Any, BeforeValidator(read_variable), WithJsonSchema({"type": ["integer", "string", "array", "object"]})
+]
 
 
 class SourceChoice(BaseModel):
@@ -35,7 +54,7 @@ class RecipeDocument(BaseModel):
 
     ckptfix: Literal[1] = Field(description="Version of the recipe language.")
     description: str | None = Field(default=None, description="What the recipe converts.")
-    vars: dict[str, Any] = Field(
+    vars: dict[str, Variable] = Field(
         default_factory=dict, description="Integers, lists, maps, or the text target.config.NAME."
     )
     source: SourceChoice = Field(default_factory=SourceChoice)
@@ -57,6 +76,7 @@ class Recipe:
     rules: tuple[Rule, ...] = ()
     origins: tuple[Origin, ...] = ()
     variables: Mapping[str, VarValue] = field(default_factory=dict)
+    variables_origin: Origin = field(default_factory=lambda: Origin("no recipe"))
     source: SourceChoice = field(default_factory=SourceChoice)
     source_origin: Origin = field(default_factory=lambda: Origin("no recipe"))
     description: str | None = None
@@ -94,6 +114,7 @@ def _check(document: Document) -> Recipe:
         rules=rules,
         origins=origins,
         variables=checked.vars,
+        variables_origin=Origin(document.file, document.line_of(("vars",)), "vars"),
         source=checked.source,
         source_origin=Origin(document.file, document.line_of(("source",)), "source"),
         description=checked.description,

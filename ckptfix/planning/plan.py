@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from ckptfix.diff import Diff, compare
 from ckptfix.errors import CkptfixError, IncompletePlan, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
-from ckptfix.keys import VarValue
-from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected, nearest_to_each
+from ckptfix.keys import VarValue, nearest_to_each
+from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected
 from ckptfix.planning.table import (
     Row,
     Step,
@@ -19,11 +19,13 @@ from ckptfix.planning.table import (
     read_table,
     strip_prefixes,
 )
-from ckptfix.recipe import Recipe
+from ckptfix.recipe import Recipe, read_variable
 from ckptfix.rules.base import Scope
 from ckptfix.tensors import DType, Manifest
 
 _CONFIG = "target.config."
+_MOST_SEARCHES = 50
+"""Keys for which the nearest are looked up; past that many the names of the two sides have little in common."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ class Plan:
         """Account for every tensor. `also_filled` are keys that the source itself says were filled."""
         filled = {*self.filled, *also_filled}
         loaded = tuple(key for key in self.diff.matched if key not in filled)
-        near_source = nearest_to_each(self.diff.missing, [*self.diff.unexpected, *self.dropped])
+        near_source = nearest_to_each(self.diff.missing[:_MOST_SEARCHES], [*self.diff.unexpected, *self.dropped])
         taken = set(loaded)
-        near_target = nearest_to_each(self.diff.unexpected, [key for key in self.want if key not in taken])
+        near_target = nearest_to_each(
+            self.diff.unexpected[:_MOST_SEARCHES], [key for key in self.want if key not in taken]
+        )
         elements = sum(self.want[key].numel for key in loaded)
         return Report(
             loaded=loaded,
@@ -216,19 +220,22 @@ def _variables(
     values: dict[str, VarValue] = {}
     errors: list[CkptfixError] = []
     for name, value in (dict(recipe.variables) | dict(overrides)).items():
-        if not (isinstance(value, str) and value.startswith(_CONFIG)):
-            values[name] = value
-            continue
-        entry = value.removeprefix(_CONFIG)
-        found = config.get(entry)
-        if isinstance(found, int | str | list | dict):
-            values[name] = found
-        else:
+        try:
+            values[name] = _look_up(value, config)
+        except (KeyError, ValueError) as error:
             hint = f"give --var {name}=...; the config has {', '.join(sorted(config)) or 'nothing'}"
-            errors.append(
-                UnknownVariable(f"the target's config has no '{entry}' for '{name}'", where=recipe.file, hint=hint)
-            )
+            errors.append(UnknownVariable(f"'{name}': {error.args[0]}", where=recipe.variables_origin, hint=hint))
     return values, errors
+
+
+def _look_up(value: object, config: Mapping[str, object]) -> VarValue:
+    """Follow `target.config.NAME`. Raises KeyError or ValueError."""
+    if not (isinstance(value, str) and value.startswith(_CONFIG)):
+        return read_variable(value)
+    entry = value.removeprefix(_CONFIG)
+    if entry not in config:
+        raise KeyError(f"the target's config has no '{entry}'")
+    return read_variable(config[entry])
 
 
 def _counts(diff: Diff) -> str:

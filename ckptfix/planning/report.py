@@ -5,13 +5,11 @@ The typed dictionaries are the `--json` documents; `ckptfix schema report | plan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
 
 from ckptfix.errors import CkptfixError
-from ckptfix.keys import nearest_keys
 from ckptfix.planning.table import Collision
 from ckptfix.tensors import TensorSpec
 
@@ -200,12 +198,3 @@ def _missing(row: Missing) -> MissingDocument:
 def _error(error: CkptfixError) -> ErrorDocument:
     where = str(error.where) if error.where else None
     return {"code": error.code, "where": where, "message": error.message, "hint": error.hint}
-
-
-_MOST_SEARCHES = 50
-"""Keys for which the nearest are looked up; past that many the names of the two sides have little in common."""
-
-
-def nearest_to_each(keys: Sequence[str], others: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Give the nearest other keys, of those that have no partner yet, for the first keys of a list."""
-    return {key: tuple(nearest_keys(key, others)) for key in keys[:_MOST_SEARCHES]}
