@@ -114,7 +114,7 @@ class _Composer:
             raise self.error(str(error.problem or error.context), line, hint) from error
         except ReaderError as error:
             raise self.error(
-                f"the character {error.character!r} is not allowed", text.count("\n", 0, error.position)
+                f"the character U+{error.character:04X} is not allowed", text.count("\n", 0, error.position)
             ) from error
         except (YAMLError, ValueError) as error:
             raise RecipeSyntaxError(str(error).splitlines()[0], where=self.file) from error

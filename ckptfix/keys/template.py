@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ckptfix.errors import PatternError
 from ckptfix.keys.pattern import KeyPattern
@@ -31,7 +31,7 @@ class KeyTemplate:
     """The `to` side of a rule: text with `{name}`, `{i + 1}` or `{stage[i]}` in it."""
 
     text: str
-    _parts: tuple[str | ast.expr, ...]
+    _parts: tuple[str | ast.expr, ...] = field(compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> KeyTemplate:
