@@ -161,7 +161,8 @@ def show_proofs(document: Mapping[str, object]) -> Iterator[str]:
         yield f"{title:14}{words[document[name]]}"  # type: ignore[index]  # the three are bool or None
     parity = document["parity"]
     if isinstance(parity, dict):
-        yield f"{'parity':14}max abs difference {parity['max_abs']}"
+        apart = parity["max_abs"]
+        yield f"{'parity':14}{'not comparable' if apart is None else f'max abs difference {apart:.3g}'}"
     for title, name in (("at their initial value", "at_initialisation"), ("note", "notes"), ("FAILED", "problems")):
         lines = document[name]
         assert isinstance(lines, list)
