@@ -79,7 +79,7 @@ def _locate(raw: Any, document: Document) -> _Fault:
             continue
         value = value[part]
         place.append(part)
-        if isinstance(value, Mapping) and isinstance(value.get("op"), str):
+        if isinstance(part, int) and isinstance(value, Mapping) and isinstance(value.get("op"), str):
             op, inside = value["op"], len(place)
     names = [str(part) for part in place[inside:] if isinstance(part, str)]
     if raw["type"] == "missing":

@@ -59,8 +59,9 @@ def strip_prefixes(table: Table, prefixes: tuple[str, ...], origin: Origin) -> t
     errors: list[CkptfixError] = []
     for prefix in prefixes:
         if not any(key.startswith(prefix) for key in table):
-            near = nearest_keys(prefix, table)
-            errors.append(UnmatchedPattern(f"no key has the prefix '{prefix}'", where=origin, hint=_nearest_hint(near)))
+            near = ", ".join(nearest_keys(prefix, table))
+            hint = f"nearest: {near}" if near else None
+            errors.append(UnmatchedPattern(f"no key has the prefix '{prefix}'", where=origin, hint=hint))
         stripped: Table = {}
         for key, row in table.items():
             new = key.removeprefix(prefix)
