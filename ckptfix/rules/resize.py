@@ -176,7 +176,8 @@ class Resize(Rule):
         try:
             return solve(axes, shape, kept, tuple(self.axes))
         except LayoutError as error:
-            hint = f"give the new extents: axes: {{{', '.join(f'{name}: ...' for name in self.axes)}}}"
+            extents = ", ".join(f"{name}: ..." for name in self.axes)
+            hint = f"give the new extents: axes: {{{extents}}}" if error.hint else "axes lists every axis that changes"
             raise LayoutError(f"in the target {list(shape)}: {error.message}", hint=hint) from error
 
     def _padded(self, key: str, source: Expr, spec: TensorSpec, block: Block, scope: Scope) -> Expr:

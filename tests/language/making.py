@@ -17,7 +17,7 @@ def spec(*shape: int, dtype: DType = DType.F32) -> TensorSpec:
 def manifest(tensors: Mapping[str, object], **more: Any) -> Manifest:
     """Make a manifest of shapes (F32) or specs."""
     return Manifest(
-        {key: value if isinstance(value, TensorSpec) else spec(*value) for key, value in tensors.items()},  # type: ignore[misc]
+        {key: value if isinstance(value, TensorSpec) else spec(*value) for key, value in tensors.items()},
         **more,
     )
 

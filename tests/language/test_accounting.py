@@ -73,7 +73,7 @@ RULES = st.one_of(
 def check_fates(made: Plan) -> None:
     report = made.report().to_json()
     fates = [report["loaded"], report["filled"]]
-    fates += [[row["key"] for row in report[kind]] for kind in ("missing", "mismatched")]  # type: ignore[literal-required]
+    fates += [[row["key"] for row in report[kind]] for kind in ("missing", "mismatched")]
     assert Counter(key for keys in fates for key in keys) == Counter(list(made.want))
 
     used = {key for row in made.rows.values() for key in sources(row.expr)}
@@ -141,16 +141,16 @@ def test_twenty_thousand_keys_and_fifty_rules_are_planned_in_seconds() -> None:
             {"op": "fill", "keys": [f"new.{step}*.w", "new.{i:/[0-9]+/}.w"], "value": "zeros"},
             {"op": "resize", "keys": [f"{new}.**.fc1.weight"], "layout": "o i", "axes": {"o": 2}, "mode": "crop"},
         ]
-    start = time.perf_counter()
+    start = time.process_time()
     made = plan([{**rule, "optional": True} for rule in rules], have, want)
     report = made.report()
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert errors(made) == []
     assert len(report.loaded) == 20_000
     assert len(report.filled) == 500
 
-    start = time.perf_counter()
+    start = time.process_time()
     apart = plan([], have, want).report()
-    assert time.perf_counter() - start < 6
+    assert time.process_time() - start < 6
     assert apart.missing[0].nearest
     assert len(apart.missing) == 20_500

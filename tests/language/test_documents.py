@@ -58,7 +58,7 @@ def value(text: str) -> object:
 def test_scalars_are_yaml_1_2(text: str, meant: object) -> None:
     read = value(f"a: {text}\n")
     assert read == {"a": meant}
-    assert type(read["a"]) is type(meant)  # type: ignore[index]
+    assert type(read["a"]) is type(meant)
 
 
 def test_the_version_in_the_document_changes_nothing() -> None:
@@ -114,14 +114,14 @@ def test_an_alias_bomb_and_a_deep_nest_end_at_once() -> None:
     bomb += "".join(
         f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(RecipeSyntaxError, match="aliases"):
         value(bomb)
     with pytest.raises(RecipeSyntaxError, match="50 deep"):
         value("[" * 100_000)
     with pytest.raises(RecipeSyntaxError, match="50 deep"):
         parse_document("[" * 100_000, "r.json")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_every_node_knows_its_line() -> None:

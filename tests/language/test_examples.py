@@ -17,7 +17,7 @@ EXAMPLES = [
     for op, rule in rule_types().items()
     for number, example in enumerate(rule.examples, 1)
 ]
-WORKING = [param for param in EXAMPLES if param.values[0].fails is None]  # type: ignore[attr-defined]
+WORKING = [param for param in EXAMPLES if param.values[0].fails is None]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -43,7 +43,7 @@ def test_an_op_has_examples_and_all_of_them_run(op: str) -> None:
         Path(str(getsourcefile(rule))).read_text().count(" Example(rule=")
     )
     assert written == len(rule.examples) >= 2
-    assert sum(param.id.startswith(f"{op}-") for param in EXAMPLES) == written  # type: ignore[union-attr]
+    assert sum(param.id.startswith(f"{op}-") for param in EXAMPLES) == written
 
 
 def test_the_ops_are_found() -> None:

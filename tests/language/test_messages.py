@@ -262,7 +262,7 @@ def test_all_unmatched_patterns_and_collisions_come_at_once() -> None:
     ]
     with pytest.raises(Exception, match="5 faults in the recipe") as caught:
         made.raise_for_errors()
-    assert [str(part) for part in caught.value.parts] == said  # type: ignore[attr-defined]
+    assert [str(part) for part in caught.value.parts] == said
     with pytest.raises(UnmatchedPattern, match="'x' matches no key"):
         plan(HEAD + "  - {op: drop, keys: x}\n", HAVE, WANT).raise_for_errors()
 

@@ -120,9 +120,9 @@ def test_a_malformed_pattern_says_what_is_wrong(pattern: str, message: str) -> N
 def test_matching_takes_linear_time(pattern: str, key: str) -> None:
     parsed = KeyPattern.parse(pattern)
     parsed.check()
-    start = time.perf_counter()
+    start = time.process_time()
     assert parsed.match(key) is None
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 SEGMENT = st.text("ab1_-", min_size=1, max_size=4)
