@@ -31,8 +31,13 @@ class NewFile:
 
     def allocate(self, nbytes: int) -> None:
         """Reserve the whole length where the system can, so that a full disk shows before the first byte."""
-        if nbytes and hasattr(os, "posix_fallocate"):
+        if not (nbytes and hasattr(os, "posix_fallocate")):
+            return
+        try:
             os.posix_fallocate(self._fd, 0, nbytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what a file system says that cannot reserve
+                raise
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of the data at an offset."""

@@ -67,8 +67,11 @@ class Safetensors(Format):
         for key, spec in tensors.items():
             if str(spec.dtype) not in _DTYPES:
                 raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which safetensors lacks", hint="write .pth, or cast")
-            if key == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in key):
+            if key == "__metadata__" or not _is_unicode(key):
                 raise UnsupportedOutput(f"safetensors cannot have the key {key!r}", hint="rename it")
+        for name, text in metadata.items():
+            if not (_is_unicode(name) and _is_unicode(text)):
+                raise UnsupportedOutput(f"safetensors cannot have the metadata {name!r}: it is not Unicode")
         return _Layout(tensors, metadata, receipt)
 
 
@@ -171,7 +174,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     for key, value in pairs:
         if key in entries:
             raise MalformedFile(f"the header has the key {key!r} twice")
-        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+        if not _is_unicode(key):
             raise MalformedFile(f"the header has a key that is not Unicode: {key!r}")
         entries[key] = value
     return entries
@@ -184,7 +187,15 @@ def _refuse_constant(name: str) -> object:
 def _check_metadata(metadata: object) -> Mapping[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedFile("__metadata__ must map text to text")
+    for key, text in metadata.items():
+        if not _is_unicode(text):
+            raise MalformedFile(f"the metadata {key!r} is not Unicode")
     return metadata
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8; JSON can spell surrogates that cannot."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check_tiling(spans: Mapping[str, _Span], available: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Embedding, Module
 
 from ckptfix.tensors import Shape
 
@@ -30,11 +30,16 @@ class Parity:
 
 
 def sample_input(shape: Shape, module: Module) -> Tensor:
-    """Draw the same normal numbers every time, in the dtype that the module computes with.
+    """Draw the same numbers every time: normal ones in the dtype that the module computes with.
 
-    `shape` is [batch, channels, height, width], or any other.
+    `shape` is [batch, channels, height, width], or any other. A module that begins with an embedding is given
+    indices into it.
     """
-    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    first = next((part for part in module.modules() if part._parameters), None)
+    if isinstance(first, Embedding):
+        return torch.randint(first.num_embeddings, shape, generator=generator)
+    numbers = torch.randn(shape, generator=generator)
     floating = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
     return numbers.to(next(floating, torch.float32))
 

@@ -28,9 +28,14 @@ def reload(checkpoint: Checkpoint) -> Reloaded:
     `torch.load` refuses a file that names classes which it does not know. Then the tensors are read by ckptfix.
     """
     if checkpoint.format == "safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return Reloaded(load_file(checkpoint.path))
+        try:
+            return Reloaded(load_file(checkpoint.path))
+        except SafetensorError as error:
+            note = f"safetensors refuses the file, ckptfix read it: {one_line(error)}"
+            return Reloaded(read_tensors(checkpoint), note)
     try:
         root = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, EOFError) as error:

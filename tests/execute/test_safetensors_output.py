@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ckptfix import __version__, adapt
-from ckptfix.errors import UnsupportedOutput
-from ckptfix.formats import open_checkpoint
+from ckptfix.errors import MalformedFile, UnsupportedOutput
+from ckptfix.formats import open_checkpoint, output_format
 
 from .making import DTYPES, assert_same, bytes_of, convert, pattern
 
@@ -110,3 +110,14 @@ def test_strange_keys(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     convert(tensors, out)
     assert_same(load_file(out), tensors)
+
+
+def test_metadata_that_other_readers_would_refuse(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": {"author": "\ud800"}}).encode()
+    source = tmp_path / "source.safetensors"
+    source.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(MalformedFile, match="the metadata 'author' is not Unicode"):
+        open_checkpoint(source)
+    form = output_format(source)
+    with pytest.raises(UnsupportedOutput, match="cannot have the metadata 'author'"):
+        form.lay_out({}, {}, {"author": "\ud800"}, "{}")

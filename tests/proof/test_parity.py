@@ -105,6 +105,16 @@ def test_the_sample_is_the_same_every_time_and_in_the_module_s_dtype() -> None:
     assert sample_input((2, 3), nn.Identity()).dtype == torch.float32
 
 
+def test_a_model_of_tokens_is_given_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
+    torch.save(net.state_dict(), "tokens.pth")
+    found = verify("tokens.pth", net, input_shape=(2, 40))
+    assert found.problems == () and found.forward is True
+    sample = sample_input((2, 40), net)
+    assert sample.dtype == torch.int64 and set(sample.flatten().tolist()) == set(range(5))
+
+
 def test_no_output_is_not_finite() -> None:
     assert not all_finite([])
     assert not all_finite([torch.ones(1), torch.tensor([float("inf")])])

@@ -216,3 +216,12 @@ def test_a_source_that_torch_refuses_is_read_by_ckptfix_and_noted(case: Case, fo
     found = verify(case.out, case.target, source=folder / "odd.pth", recipe=case.recipe, input_shape=case.shape)
     assert (found.ok, found.values) == (True, True)
     assert len(found.notes) == 1 and found.notes[0].startswith("torch.load refuses the file, ckptfix read it: ")
+
+
+def test_what_neither_library_can_hold_is_a_plain_error(folder: Path) -> None:
+    header = b'{"w":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}'
+    path = folder / "six.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"abc")
+    adapt(path, path, folder / "out.safetensors")
+    with pytest.raises(CkptfixError, match="computes with no dtype F6_E2M3"):
+        verify(folder / "out.safetensors", path)
