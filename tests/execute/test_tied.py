@@ -19,10 +19,10 @@ from torch import nn
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
+        self.free = nn.Linear(3, 5, bias=False)
         self.wte = nn.Embedding(5, 3)
         self.head = nn.Linear(3, 5, bias=False)
         self.head.weight = self.wte.weight
-        self.free = nn.Linear(3, 5, bias=False)
 
 def build():
     return Tied()

@@ -115,6 +115,13 @@ def test_a_model_of_tokens_is_given_tokens(tmp_path: Path, monkeypatch: pytest.M
     assert sample.dtype == torch.int64 and set(sample.flatten().tolist()) == set(range(5))
 
 
+def test_models_run_in_eval_mode() -> None:
+    net = nn.Sequential(nn.Linear(3, 30), nn.Dropout(), nn.BatchNorm1d(30))
+    state = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    assert compare_outputs(net, net, sample_input((4, 3), net)).max_abs == 0
+    assert all(torch.equal(tensor, state[key]) for key, tensor in net.state_dict().items())
+
+
 def test_no_output_is_not_finite() -> None:
     assert not all_finite([])
     assert not all_finite([torch.ones(1), torch.tensor([float("inf")])])

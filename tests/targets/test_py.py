@@ -135,10 +135,10 @@ def test_a_constructor_that_needs_the_cpu_gets_it_and_that_is_noted() -> None:
 def test_the_cpu_s_global_generator_and_the_gpus_are_left_alone() -> None:
     write("noisy.py", "def build():\n    float(torch.rand(1))\n    return nn.Linear(3, 2)")
     before = torch.get_rng_state()
-    seeds_for_gpus = len(torch.cuda._queued_calls)
+    seeds_for_gpus = torch.cuda._lazy_seed_tracker.get_calls()
     target("py:noisy.py:build").must_build(5)
     assert torch.equal(torch.get_rng_state(), before)
-    assert len(torch.cuda._queued_calls) == seeds_for_gpus
+    assert torch.cuda._lazy_seed_tracker.get_calls() == seeds_for_gpus
 
 
 def test_seeds_are_torch_s_own() -> None:
