@@ -44,6 +44,9 @@ def test_a_key_made_twice_keeps_the_first_and_names_both_rules() -> None:
     assert [(one.key, one.rules) for step in made.steps for one in step.collisions] == [("c", (1, 2))]
     assert made.report().to_json()["collisions"] == [{"key": "c", "rules": [1, 2]}]
     assert made.exit_code == 2
+    moved = plan([rename(a="b")], {"a": [1], "b": [1]}, {"b": [1]})
+    assert rows(moved) == {"b": "b"}
+    assert moved.dropped == {}
     by_source = plan([{"op": "copy", "from": "b", "to": "a"}], {"a": [1], "b": [1]}, {"a": [1], "b": [1]})
     assert by_source.report().to_json()["collisions"] == [{"key": "a", "rules": [None, 1]}]
 

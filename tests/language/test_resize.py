@@ -162,6 +162,13 @@ def test_crop_keeps_the_leading_part_of_the_named_axes() -> None:
     assert same_bytes(folded, table.reshape(2, 3, 3, 3)[:, :, :2].reshape(2, 6, 3))
 
 
+def test_a_part_without_elements_keeps_the_rows_around_it() -> None:
+    assert resized(value(spec(9, 0)), [6, 0], layout="(p + n) c", axes=["n"], sizes={"p": 2}, mode="crop").shape == (
+        6,
+        0,
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 def test_pad_adds_a_number_after_the_present_rows(dtype: torch.dtype) -> None:
     table = (value(spec(4, 3)) * 9).to(dtype)
