@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from copy import copy
@@ -63,7 +64,8 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit. SIGTERM ends as Ctrl-C does: with what was begun cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 
 

@@ -25,6 +25,8 @@ def resolve(uri: TargetURI) -> Target:
         close = get_close_matches(uri.body, timm.list_models(), 3, 0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() has the names"
         raise UnknownTarget(f"timm has no model '{uri.body}'", where=uri.text, hint=hint)
+    if uri.query.keys() & {"pretrained", "checkpoint_path"}:
+        raise UnknownTarget("a target has no weights of its own", where=uri.text, hint="leave them out")
 
     def make() -> Module:
         built: Module = timm.create_model(uri.body, pretrained=False, **uri.query)

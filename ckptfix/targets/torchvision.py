@@ -27,9 +27,11 @@ def resolve(uri: TargetURI) -> Target:
         close = get_close_matches(uri.body, names, 3, 0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "torchvision.models.list_models() has the names"
         raise UnknownTarget(f"torchvision has no model '{uri.body}'", where=uri.text, hint=hint)
+    if uri.query.keys() & {"weights", "weights_backbone"}:
+        raise UnknownTarget("a target has no weights of its own", where=uri.text, hint="leave them out")
     options = {"weights": None} | dict(uri.query)
     if "weights_backbone" in inspect.signature(models.get_model_builder(uri.body)).parameters:
-        options.setdefault("weights_backbone", None)  # else a download
+        options["weights_backbone"] = None  # else a download
 
     def make() -> Module:
         built: Module = models.get_model(uri.body, **options)

@@ -141,8 +141,8 @@ def test_a_full_stdout_is_an_error(net: Path) -> None:
     assert (found.returncode, found.stderr) == (4, "error: stdout: cannot write: no space left on device\n")
 
 
-@pytest.mark.parametrize("name", ["out.safetensors", "out.pth"])
-def test_an_interrupt_leaves_the_old_file_whole(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "sent"), [("out.safetensors", signal.SIGINT), ("out.pth", signal.SIGTERM)])
+def test_an_interrupt_leaves_the_old_file_whole(name: str, sent: signal.Signals, tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 30], "data_offsets": [0, 1 << 32]}}).encode()
     source = tmp_path / "large.safetensors"
     source.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -161,7 +161,7 @@ def test_an_interrupt_leaves_the_old_file_whole(name: str, tmp_path: Path) -> No
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == "" and err.strip() == "interrupted; nothing was left half written"

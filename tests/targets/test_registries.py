@@ -60,6 +60,12 @@ def test_input_shapes(uri: str, shape: tuple[int, ...] | None) -> None:
     assert target(uri).input_shape == shape
 
 
+@pytest.mark.parametrize("uri", ["torchvision:resnet18?weights=DEFAULT", "timm:resnet18?pretrained=true"])
+def test_weights_are_never_fetched(uri: str) -> None:
+    with pytest.raises(UnknownTarget, match="a target has no weights of its own"):
+        target(uri)
+
+
 def test_nothing_is_downloaded() -> None:
     found = target("torchvision:deeplabv3_resnet50?num_classes=3")
     assert found.manifest["classifier.4.weight"].shape == (3, 256, 1, 1)
