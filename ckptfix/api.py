@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ckptfix.errors import InvalidCall
+from ckptfix.errors import InvalidCall, OutputExists
 from ckptfix.execute.atomic import refuse_existing
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.write import Progress, write
@@ -40,7 +40,11 @@ def open(source: Source, *, select: str | None = None) -> Checkpoint:  # noqa: A
 
     Raises SourceNotFound, ReadFailed, AmbiguousSource, NoTensors, and RefusedContent for a broken file.
     """
-    return source if isinstance(source, Checkpoint) else open_checkpoint(source, select=select)
+    if isinstance(source, Checkpoint):
+        return source
+    if not isinstance(source, str | Path):
+        raise InvalidCall(f"a checkpoint is a file, not a {type(source).__name__}", hint="give its path")
+    return open_checkpoint(source, select=select)
 
 
 def target(architecture: Architecture) -> Target:
@@ -184,7 +188,14 @@ def plan_output(
     output_format(Path(out))
     refuse_existing(Path(out), replace=existing == "replace")
     job = prepare_job(source, architecture, recipe, variables)
+    refuse_source(Path(out), job.checkpoint)
     return job if dtype is None else replace(job, plan=job.plan.with_dtype(dtype))
+
+
+def refuse_source(out: Path, checkpoint: Checkpoint) -> None:
+    """Raise OutputExists where the output would replace the very file that is read."""
+    if out.exists() and out.samefile(checkpoint.path):
+        raise OutputExists("is the source itself", where=str(out), hint="write to another file")
 
 
 def write_output(
@@ -265,14 +276,19 @@ def verify(
     `input_shape` includes the batch: [1, 3, 224, 224]. Failures are in `Verification.problems`; PlanErrors is raised
     for a recipe that does not apply to the source.
     """
+    from ckptfix.execute.receipt import read_receipt
     from ckptfix.proof.verify import ParitySource, verify_checkpoint
 
     found = target(architecture)
+    checkpoint = open(out)
     job = prepare_job(source, found, recipe, variables) if source is not None else None
     if job is not None:
         job.plan.raise_for_errors()
+        receipt = read_receipt(checkpoint)
+        if receipt is not None and receipt.dtype is not None:
+            job = replace(job, plan=job.plan.with_dtype(DType(receipt.dtype)))
     return verify_checkpoint(
-        open(out),
+        checkpoint,
         found,
         plan=job.plan if job else None,
         source=job.checkpoint if job else None,

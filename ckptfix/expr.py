@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from ckptfix.layout import Axes
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
@@ -141,6 +142,58 @@ class Pad:
 
 
 @dataclass(frozen=True)
+class Term:
+    """One source of a rearrangement: its axes, and its place along axes that it lacks, as experts.3 has 3 along e."""
+
+    source: Expr
+    axes: Axes
+    index: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Rearrange:
+    """The same numbers in other places: split, fused, stacked, unstacked, permuted, reshaped, repeated.
+
+    The blocks of the terms, told apart by the names of their axes, are put together along `axes`. `index` chooses a
+    place along axes that this output lacks, `sizes` gives the extent of every name, `label` is the layout as written.
+    """
+
+    terms: tuple[Term, ...]
+    spec: TensorSpec
+    axes: Axes
+    index: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[str, int], ...]
+    label: str
+
+    def __str__(self) -> str:
+        shown = [str(term.source) for term in self.terms]
+        if len(shown) > _MOST_SHOWN:
+            shown = [*shown[:2], f"... {len(shown)} in all"]
+        place = "".join(f" at {name}={number}" for name, number in self.index)
+        return f"rearrange({', '.join(shown)}: {self.label}{place})"
+
+
+@dataclass(frozen=True)
+class Take:
+    """Some rows along one dimension, in a given order."""
+
+    source: Expr
+    dim: int
+    rows: tuple[int, ...] | range
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The source's shape with as many rows as are taken."""
+        shape = self.source.spec.shape
+        return TensorSpec((*shape[: self.dim], len(self.rows), *shape[self.dim + 1 :]), self.source.spec.dtype)
+
+    def __str__(self) -> str:
+        rows = list(self.rows[:3]) if len(self.rows) > _MOST_SHOWN else list(self.rows)
+        more = f", ... {len(self.rows)} rows" if len(self.rows) > _MOST_SHOWN else ""
+        return f"take({self.source}, dim {self.dim}: {', '.join(map(str, rows))}{more})"
+
+
+@dataclass(frozen=True)
 class Compute:
     """What an op of a single file makes by a function of its own: torch tensors in, one torch tensor out."""
 
@@ -153,7 +206,8 @@ class Compute:
         return f"{self.label}({', '.join(map(str, self.parts))})"
 
 
-Expr = Read | Constant | Normal | Initial | Cast | Resize | Crop | Pad | Compute
+Expr = Read | Constant | Normal | Initial | Cast | Resize | Crop | Pad | Rearrange | Take | Compute
+_MOST_SHOWN = 4
 
 
 def _change(source: Expr, spec: TensorSpec) -> str:
@@ -164,7 +218,9 @@ def inputs(expr: Expr) -> Iterator[Expr]:
     """Give the expressions that this one is made from."""
     for value in vars(expr).values():
         for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Expr):
+            if isinstance(part, Term):
+                yield part.source
+            elif isinstance(part, Expr):
                 yield part
 
 

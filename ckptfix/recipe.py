@@ -44,7 +44,9 @@ class SourceChoice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     select: str | None = Field(default=None, description="Dotted path of the state dict in the file; '.' is all of it.")
-    strip: tuple[str, ...] = Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
+    strip: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = (
+        Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
+    )
 
 
 class RecipeDocument(BaseModel):

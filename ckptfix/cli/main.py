@@ -64,8 +64,9 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit. SIGTERM ends as Ctrl-C does: with what was begun cleaned up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line and exit. SIGTERM and SIGHUP end as Ctrl-C does, with what was begun cleaned up."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 
 

@@ -70,8 +70,8 @@ class ShapeType(click.ParamType[Shape]):
         if isinstance(value, tuple):
             return value
         parts = value.split(",")
-        if not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"'{value}' is no shape (write 1,3,224,224)", param, ctx)
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"'{value}' is no shape (write 3,224,224)", param, ctx)
         return tuple(int(part) for part in parts)
 
 
@@ -101,4 +101,6 @@ json_output = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 recipe = click.option("-r", "--recipe", type=click.Path(), help="A recipe, YAML or JSON; without one, no rules.")
 variables = click.option("--var", "variables", type=Variable(), multiple=True, help="Set a variable of the recipe.")
-input_shape = click.option("--input", "input_shape", type=ShapeType(), help="Shape of the input, as 1,3,224,224.")
+input_shape = click.option(
+    "--input", "input_shape", type=ShapeType(), help="Shape of an input, as 3,224,224, or of a batch of them."
+)

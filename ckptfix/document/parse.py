@@ -110,7 +110,9 @@ class _Composer:
             node = YAML(typ="safe", pure=True).compose(text)
         except MarkedYAMLError as error:
             line = error.problem_mark.line if error.problem_mark else 0
-            hint = "quote texts that hold { } [ ] * & : or #"
+            indent = text.splitlines()[line : line + 1] or [""]
+            is_tab = indent[0][: len(indent[0]) - len(indent[0].lstrip())].count("\t") > 0
+            hint = "indent with spaces" if is_tab else "quote texts that hold { } [ ] * & : or #"
             raise self.error(str(error.problem or error.context), line, hint) from error
         except ReaderError as error:
             raise self.error(

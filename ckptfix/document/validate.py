@@ -106,6 +106,7 @@ def _explain(model: type[BaseModel], document: Document, group: list[_Fault]) ->
             hint = _hint(str(fault.place[-1]), _fields(model, fault))
         case "missing":
             message = f"the field '{name}' is missing"
+            hint = "begin with: ckptfix: 1" if name == "ckptfix" else None
         case "union_tag_invalid":
             message = f"unknown op '{context['tag']}'"
             hint = _hint(context["tag"], [tag.strip("'") for tag in context["expected_tags"].split(", ")])

@@ -10,7 +10,22 @@ from torch.nn import functional
 
 from ckptfix.digest import hash_document
 from ckptfix.errors import RuleError, TargetBuildError
-from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Resize
+from ckptfix.execute.arrange import arrange
+from ckptfix.expr import (
+    Block,
+    Cast,
+    Compute,
+    Constant,
+    Crop,
+    Expr,
+    Initial,
+    Normal,
+    Pad,
+    Read,
+    Rearrange,
+    Resize,
+    Take,
+)
 from ckptfix.tensors import DType, TensorSpec
 
 Load = Callable[[str], Tensor]
@@ -63,6 +78,10 @@ def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
             return _on_block(evaluate(source, load, initial), block, lambda part: _pad(part, expr))
         case Pad(source, block=block, filler=filler) if filler is not None:
             return _overlay(evaluate(source, load, initial), evaluate(filler, load, initial).to(dtype), block)
+        case Rearrange(terms):
+            return arrange(expr, [evaluate(term.source, load, initial) for term in terms])
+        case Take(source, dim, rows):
+            return evaluate(source, load, initial).index_select(dim, torch.tensor(rows, dtype=torch.int64))
         case Compute(parts, spec, function, label):
             result = function(*(evaluate(part, load, initial) for part in parts))
             if not isinstance(result, Tensor) or tuple(result.shape) != spec.shape or result.dtype != dtype:

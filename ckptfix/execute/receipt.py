@@ -9,6 +9,7 @@ from typing import Literal
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats import Checkpoint
+from ckptfix.tensors import DType
 
 RECEIPT_KEY = "ckptfix"
 
@@ -29,6 +30,8 @@ class Receipt:
     version: str
     recipe: str
     source: str | None
+    dtype: str | None
+    """What every floating tensor was cast to after the recipe, if that was asked for."""
     entries: Mapping[str, Entry]
 
     @property
@@ -43,6 +46,7 @@ class Receipt:
             "ckptfix": self.version,
             "recipe": self.recipe,
             "source": self.source,
+            "dtype": self.dtype,
             "tensors": {
                 key: {"made": entry.made, "rule": entry.rule, "blake3": entry.blake3}
                 for key, entry in self.entries.items()
@@ -59,10 +63,11 @@ class Receipt:
                 str(key): Entry(entry["made"], entry["rule"], entry["blake3"])
                 for key, entry in document["tensors"].items()
             }
-            receipt = cls(document["ckptfix"], document["recipe"], document["source"], entries)
+            receipt = cls(document["ckptfix"], document["recipe"], document["source"], document["dtype"], entries)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MalformedFile("the receipt under 'ckptfix' cannot be read", where=where) from error
-        if any(entry.made not in ("loaded", "filled") for entry in entries.values()):
+        known = receipt.dtype is None or receipt.dtype in list(DType)
+        if not known or any(entry.made not in ("loaded", "filled") for entry in entries.values()):
             raise MalformedFile("the receipt under 'ckptfix' cannot be read", where=where)
         return receipt
 

@@ -48,7 +48,7 @@ def write(
             key: Entry("filled" if key in filled else "loaded", row.rule, found[shared[key]] if digests else None)
             for key, row in rows.items()
         }
-        return Receipt(__version__, plan.recipe.digest, source if digests else None, entries)
+        return Receipt(__version__, plan.recipe.digest, source if digests else None, plan.dtype, entries)
 
     blank = receipt(dict.fromkeys(rows, NO_DIGEST), NO_DIGEST).to_text()
     metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("ckptfix", "format")}

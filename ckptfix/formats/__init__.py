@@ -129,6 +129,8 @@ def _unknown(head: bytes, path: Path) -> CkptfixError:
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             return UnknownFormat(f"is {kind}, not a checkpoint that ckptfix reads")
+    if path.name.endswith(".index.json"):
+        return UnknownFormat("is the index of a sharded checkpoint, which ckptfix does not read", hint="name one shard")
     if _is_text(head):
         return UnknownFormat("is a text file, not a checkpoint")
     names = ", ".join(sorted(known.name for known in list_formats()))

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from ckptfix.keys.groups import Group, Member, gather
 from ckptfix.keys.nearest import nearest_keys, nearest_to_each
 from ckptfix.keys.pattern import KeyPattern
 from ckptfix.keys.template import KeyTemplate, VarValue
 
-__all__ = ["KeyPattern", "KeyTemplate", "VarValue", "nearest_keys", "nearest_to_each"]
+__all__ = [
+    "Group",
+    "KeyPattern",
+    "KeyTemplate",
+    "Member",
+    "VarValue",
+    "gather",
+    "nearest_keys",
+    "nearest_to_each",
+]

@@ -73,6 +73,13 @@ class KeyPattern:
         tokens = list(_TOKEN.finditer(self.text))
         return (self.text[: tokens[0].start()], self.text[tokens[-1].end() :]) if tokens else (self.text, "")
 
+    @cached_property
+    def choices(self) -> Mapping[str, tuple[str, ...]]:
+        """The texts that each placeholder lists, as `{l:a|b}` does; none for one that lists none."""
+        kinds = _kinds(self.text, list(_TOKEN.finditer(self.text)))
+        listed = {name: kind for name, kind in kinds.items() if kind and "|" in kind and not kind.startswith("/")}
+        return {name: tuple(dict.fromkeys(listed[name].split("|"))) if name in listed else () for name in self.names}
+
     def check(self) -> None:
         """Compile the pattern now. Raises PatternError where the regex of a placeholder cannot be read."""
         _ = self._fullmatch

@@ -66,45 +66,60 @@ def prepare(
     described, folder = read_step(fields if step is None else step, overrides)
     described = described.resolve_paths(folder)
     job = api.prepare_job(described.source, described.target, described.recipe, described.vars)
-    fingerprint = _fingerprint(described, job, folder)
+    parts = _parts(described, job, folder)
     output = Path(described.output)
     output_format(output)
+    api.refuse_source(output, job.checkpoint)
     marker = output.with_name(MANIFEST)
     found = _read_manifest(marker)
-    if found is not None and found["fingerprint"] == fingerprint and _is_whole(output, found):
+    ours = found is not None and found["parts"] == parts
+    if found is not None and ours and _is_whole(output, found):
         return Prepared(output, cached=True, manifest=found)
-    ours = found is not None and found["fingerprint"] == fingerprint
     if found is not None and not ours and not force:
-        raise OutputExists("holds the output of another step", where=str(output.parent), hint="--force replaces it")
+        changed = " and ".join(name for name in parts if parts[name] != found["parts"].get(name))
+        raise OutputExists(
+            f"was prepared with another {changed}", where=str(output.parent), hint="--force prepares it anew"
+        )
     refuse_existing(output, replace=ours or force)
-    manifest = _produce(described, job, fingerprint, progress)
+    manifest = _produce(described, job, parts, progress)
     write_whole(marker, f"{json.dumps(manifest, indent=2)}\n".encode(), replace=True)
     return Prepared(output, cached=False, manifest=manifest)
 
 
-def _produce(step: Step, job: api.Job, fingerprint: str, progress: Progress | None) -> dict[str, Any]:
-    """Write to a pending file, prove that, and move it to its place."""
+def _produce(step: Step, job: api.Job, parts: dict[str, str], progress: Progress | None) -> dict[str, Any]:
+    """Write to a pending file, prove that, and only then take the place of what was there before."""
     output = Path(step.output)
     pending = output.with_name(f".pending-{output.name}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.with_name(MANIFEST).unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteFailed(f"cannot write: {error.strerror}", where=str(output.parent)) from error
-    try:
-        adapted = api.adapt(job.checkpoint, job.target, pending, step.recipe, variables=step.vars, existing="replace")
+        adapted = api.adapt(
+            job.checkpoint,
+            job.target,
+            pending,
+            step.recipe,
+            variables=step.vars,
+            dtype=step.dtype,
+            existing="replace",
+        )
         verification = _verify(step, job, pending)
         training = _finetune(step.checks.finetune, job, pending, progress) if step.checks.finetune else None
         _write_reports(step, adapted, verification, training)
         _judge(step, verification, training)
         digest, nbytes = hash_file(pending), pending.stat().st_size
+        output.with_name(MANIFEST).unlink(missing_ok=True)
         pending.replace(output)
+    except OSError as error:
+        raise WriteFailed(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(output)) from error
+    except WriteFailed as error:
+        error.where = str(output) if error.where == str(pending) else error.where
+        raise
     finally:
         with contextlib.suppress(OSError):
             pending.unlink(missing_ok=True)
     report = adapted.plan.report()
     return {
-        "fingerprint": fingerprint,
+        "fingerprint": hash_document(parts),
+        "parts": parts,
         "ckptfix": __version__,
         "output": output.name,
         "bytes": nbytes,
@@ -117,24 +132,22 @@ def _produce(step: Step, job: api.Job, fingerprint: str, progress: Progress | No
     }
 
 
-def _fingerprint(step: Step, job: api.Job, folder: Path) -> str:
-    """Hash all that decides the output: source content, recipe, target shapes, options, version.
+def _parts(step: Step, job: api.Job, folder: Path) -> dict[str, str]:
+    """Hash all that decides the output, part by part.
 
     The target's own text counts only where the recipe takes initial values from it.
     """
     takes_initial = any(isinstance(leaf, Initial) for row in job.plan.outputs.values() for leaf in leaves(row.expr))
-    return hash_document(
-        {
-            "ckptfix": __version__,
-            "source": hash_file(source_file(step)),
-            "select": job.checkpoint.select,
-            "recipe": job.plan.recipe.digest,
-            "target": job.target.manifest.to_json(),
-            "initial": step.target.replace(str(folder), "") if takes_initial else None,
-            "options": step.model_dump(mode="json", include={"vars", "checks", "dtype"}),
-            "output": Path(step.output).name,
-        }
-    )
+    options = step.model_dump(mode="json", include={"vars", "checks", "dtype"})
+    return {
+        "source": hash_document([hash_file(source_file(step)), job.checkpoint.select]),
+        "recipe": job.plan.recipe.digest,
+        "target": hash_document(
+            [job.target.manifest.to_json(), step.target.replace(str(folder), "") if takes_initial else None]
+        ),
+        "set of options": hash_document([options, Path(step.output).name]),
+        "version of ckptfix": __version__,
+    }
 
 
 def hash_file(path: Path) -> str:
@@ -151,7 +164,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise InvalidCall("is not a manifest of ckptfix", where=str(path), hint="move it away") from error
-    if not isinstance(document, dict) or not {"fingerprint", "blake3", "bytes"} <= document.keys():
+    if not isinstance(document, dict) or not {"parts", "blake3", "bytes"} <= document.keys():
         raise InvalidCall("is not a manifest of ckptfix", where=str(path), hint="move it away")
     return document
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,8 @@ class Plan:
     errors: tuple[CkptfixError, ...]
     diff: Diff
     wrappers: tuple[str, ...] = ()
+    dtype: DType | None = None
+    """What every floating output is cast to after the rules, if that was asked for."""
 
     @property
     def is_complete(self) -> bool:
@@ -95,7 +98,7 @@ class Plan:
             errors=self.errors,
             tensors=len(loaded) / len(self.want) if self.want else 1.0,
             params=elements / self.want.numel if self.want.numel else float(len(loaded) == len(self.want)),
-            wrappers=self.wrappers,
+            wrappers=self.wrappers if all(key.startswith("".join(self.wrappers)) for key in self.rows) else (),
             wanted=len(self.want),
         )
 
@@ -122,8 +125,9 @@ class Plan:
     def raise_for_gaps(self) -> None:
         """Raise IncompletePlan unless every tensor is accounted for."""
         if not self.diff.is_clean:
+            wrapped = f"; every source key has the prefix '{''.join(self.wrappers)}'" if self.report().wrappers else ""
             raise IncompletePlan(
-                f"incomplete: {_counts(self.diff)}",
+                f"incomplete: {_counts(self.diff)}{wrapped}",
                 hint="`ckptfix check` lists them; rename, copy, drop or fill accounts for a tensor",
             )
 
@@ -135,7 +139,7 @@ class Plan:
             else row
             for key, row in self.rows.items()
         }
-        return replace(self, rows=rows, diff=_compare(rows, self.want))
+        return replace(self, rows=rows, diff=_compare(rows, self.want), dtype=dtype)
 
     def trace(self, key: str) -> list[str]:
         """Follow one key of the target back through every rule, last first."""
@@ -181,6 +185,7 @@ def make_plan(
     run: they are collected in `Plan.errors`.
     """
     values, errors = _variables(recipe, variables or {}, config or {})
+    errors += _unused(recipe, variables or {})
     table, faults = strip_prefixes(read_table(have), recipe.source.strip, recipe.source_origin)
     errors += faults
     steps: list[Step] = []
@@ -192,7 +197,8 @@ def make_plan(
             edit = replace(edit, unmatched=())
         dropped |= dict.fromkeys(dropped_sources(table, edit), number)
         unfilled |= edit.unfilled
-        table, step = apply_edit(table, number, origin, edit, want if rule.matches_in == "target" else table)
+        keys = want if rule.matches_in == "target" else table
+        table, step = apply_edit(table, number, origin, edit, keys, rule.matches_in)
         steps.append(step)
         errors += step.errors
     used = {key for row in table.values() for key in sources(row.expr)}
@@ -228,6 +234,20 @@ def _variables(
     return values, errors
 
 
+def _unused(recipe: Recipe, overrides: Mapping[str, VarValue]) -> list[CkptfixError]:
+    """Give an error for each overriding variable that the recipe neither declares nor uses."""
+    rules = " ".join(rule.model_dump_json(by_alias=True) for rule in recipe.rules) if overrides else ""
+    return [
+        UnknownVariable(f"nothing uses the variable '{name}'", where=recipe.file, hint=_declared(recipe))
+        for name in overrides
+        if name not in recipe.variables and not re.search(rf"\b{re.escape(name)}\b", rules)
+    ]
+
+
+def _declared(recipe: Recipe) -> str:
+    return f"the recipe declares {', '.join(recipe.variables) or 'none'}"
+
+
 def _look_up(value: object, config: Mapping[str, object]) -> VarValue:
     """Follow `target.config.NAME`. Raises KeyError or ValueError."""
     if not (isinstance(value, str) and value.startswith(_CONFIG)):
@@ -240,4 +260,8 @@ def _look_up(value: object, config: Mapping[str, object]) -> VarValue:
 
 def _counts(diff: Diff) -> str:
     counts = {"missing": diff.missing, "unexpected": diff.unexpected, "mismatched": diff.mismatched}
-    return ", ".join(f"{len(keys)} {name}" for name, keys in counts.items() if keys)
+    return ", ".join(f"{len(keys)} {name} ({_first(keys)})" for name, keys in counts.items() if keys)
+
+
+def _first(keys: tuple[str, ...]) -> str:
+    return ", ".join(keys[:2]) + (", ..." if len(keys) > 2 else "")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ckptfix.errors import CkptfixError, KeyCollision, Origin, UnmatchedPattern
 from ckptfix.expr import Expr, Read, sources
-from ckptfix.keys import nearest_keys
+from ckptfix.keys import KeyPattern, nearest_keys
 from ckptfix.rules.base import Edit, Made
 from ckptfix.tensors import Manifest
 
@@ -75,39 +76,57 @@ def strip_prefixes(table: Table, prefixes: tuple[str, ...], origin: Origin) -> t
 
 
 def apply_edit(
-    table: Table, number: int, origin: Origin, edit: Edit, matched_in: Mapping[str, object]
+    table: Table,
+    number: int,
+    origin: Origin,
+    edit: Edit,
+    matched_in: Mapping[str, object],
+    where: Literal["table", "target"] = "table",
 ) -> tuple[Table, Step]:
     """Take out what the rule consumes, put in what it makes; a key that is already there stays, as an error."""
     consumed = set(edit.consumed)
     result = {key: row for key, row in table.items() if key not in consumed}
-    errors: list[CkptfixError] = [
-        UnmatchedPattern(
-            f"'{pattern}' matches no key",
-            where=origin,
-            hint=_nearest_hint(nearest_keys(pattern.text, matched_in)),
-        )
-        for pattern in edit.unmatched
-    ]
-    errors += [_at(origin, fault) for fault in edit.faults[:_MOST_FAULTS]]
-    if len(edit.faults) > _MOST_FAULTS:
-        errors.append(type(edit.faults[-1])(f"and {len(edit.faults) - _MOST_FAULTS} more keys", where=origin))
+    errors: list[CkptfixError] = [_unmatched(pattern, origin, matched_in, where) for pattern in edit.unmatched]
+    errors += _first_of([_at(origin, fault) for fault in edit.faults], origin)
     collisions: list[Collision] = []
+    clashes: list[CkptfixError] = []
+    by_this_rule: dict[str, Made] = {}
     for made in edit.made:
         if made.key in result:
             other = result[made.key].rule
             collisions.append(Collision(made.key, (other, number)))
-            errors.append(_collision_error(made, other, number, origin))
+            clashes.append(_collision_error(made, other, number, origin, by_this_rule.get(made.key)))
         else:
             result[made.key] = Row(made.expr, number)
+            by_this_rule[made.key] = made
+    errors += _first_of(clashes, origin)
     return result, Step(number, origin, edit, tuple(errors), tuple(collisions))
 
 
-def _collision_error(made: Made, other: int | None, number: int, origin: Origin) -> KeyCollision:
-    if other == number:
-        first = "by another key of this rule"
-    else:
-        first = f"by rule {other}" if other else "by the checkpoint itself"
+def _first_of(errors: list[CkptfixError], origin: Origin) -> list[CkptfixError]:
+    """Keep the first errors of a rule, and count the others."""
+    if len(errors) <= _MOST_FAULTS:
+        return errors
+    return [*errors[:_MOST_FAULTS], type(errors[-1])(f"and {len(errors) - _MOST_FAULTS} more keys", where=origin)]
+
+
+def _unmatched(
+    pattern: KeyPattern, origin: Origin, keys: Mapping[str, object], where: Literal["table", "target"]
+) -> UnmatchedPattern:
+    """Say what a pattern found nothing in; keys that it matches behind a prefix are nearest."""
+    behind = [] if "**" in pattern.text else [key for key, _ in KeyPattern.parse(f"**.{pattern}").matches(keys)][:3]
+    near = behind or nearest_keys(pattern.text, keys)
+    of_target = " of the target" if where == "target" else ""
+    hint = f"nearest: {', '.join(near)}" if near else "say optional: true if that is meant"
+    return UnmatchedPattern(f"'{pattern}' matches no key{of_target}", where=origin, hint=hint)
+
+
+def _collision_error(made: Made, other: int | None, number: int, origin: Origin, twin: Made | None) -> KeyCollision:
     made_from = f" from '{made.parents[0]}'" if made.parents else ""
+    if twin is not None and twin.parents:
+        message = f"rule {number} makes '{made.key}' twice: from '{twin.parents[0]}' and{made_from}"
+        return KeyCollision(message, where=origin, hint="drop one of them first")
+    first = f"by rule {other}" if other else "by the checkpoint itself"
     return KeyCollision(
         f"rule {number} makes '{made.key}'{made_from}, which is already there, made {first}",
         where=origin,
@@ -117,10 +136,6 @@ def _collision_error(made: Made, other: int | None, number: int, origin: Origin)
 
 def _at(origin: Origin, fault: CkptfixError) -> CkptfixError:
     return type(fault)(fault.message, where=origin, hint=fault.hint)
-
-
-def _nearest_hint(keys: list[str]) -> str:
-    return f"nearest: {', '.join(keys)}" if keys else "say optional: true if that is meant"
 
 
 def dropped_sources(table: Table, edit: Edit) -> list[str]:

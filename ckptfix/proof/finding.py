@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LONGEST = 300
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -30,5 +32,6 @@ def first_keys(keys: list[str]) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Give the first line of another library's error, with its type."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    """Give another library's error on one line of bearable length, with its type."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"

@@ -8,7 +8,7 @@ running statistics drift although no parameter trains (pytorch#86590).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Literal
 
@@ -68,12 +68,12 @@ class Frozen:
     `trainable` the parameters that train, `held` the modules that stay in eval mode.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     policy: Policy
     keys: tuple[str, ...]
     trainable: tuple[str, ...]
     held: tuple[str, ...]
-    _gradients: Mapping[str, bool]
+    _gradients: Mapping[str, bool] = field(repr=False)
 
     def parameters(self) -> list[nn.Parameter]:
         """List what an optimizer should be given: each trainable parameter once."""
@@ -115,6 +115,8 @@ def freeze(model: nn.Module, policy: Policy | str, *, filled: Collection[str] | 
     Raises InvalidCall where nothing would train, UnmatchedPattern for a pattern or filled key without a match.
     """
     policy = parse_policy(policy) if isinstance(policy, str) else policy
+    if isinstance(filled, str):
+        raise InvalidCall(f"filled is a collection of keys, not the text '{filled}'", hint="filled={'fc.weight', ...}")
     chosen = _choose(model, policy, filled)
     tensors = _tensors(model)
     pinned = {id(tensors[key]) for key in chosen}
@@ -157,7 +159,8 @@ def _loaded(model: nn.Module, filled: Collection[str] | None) -> set[str]:
     keys = _tensors(model)
     if not filled:
         reason = "its receipt calls nothing filled" if filled is not None else "it has no receipt of what was filled"
-        raise InvalidCall(f"'frozen' finds nothing in the checkpoint to train: {reason}", hint=_offer(model))
+        offer = f"{_offer(model)}; or pass filled=" if filled is None else _offer(model)
+        raise InvalidCall(f"'frozen' finds nothing in the checkpoint to train: {reason}", hint=offer)
     if unknown := sorted(set(filled) - set(keys)):
         near = nearest_keys(unknown[0], keys)
         hint = f"nearest: {', '.join(near)}" if near else None

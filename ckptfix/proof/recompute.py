@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from ckptfix.digest import hash_document
 from ckptfix.execute.evaluate import torch_dtype
-from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Resize
+from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Rearrange, Resize, Take
+from ckptfix.proof.coordinates import rearrange
 
 
 def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int], Mapping[str, Tensor]]) -> Tensor:
@@ -36,6 +37,12 @@ def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int],
             filler = None if expr.filler is None else recompute(expr.filler, source, initial)
             return _replace_block(
                 recompute(inner, source, initial), block, lambda part: _grow(part, expr), filler=filler
+            )
+        case Rearrange(terms):
+            return rearrange(expr, [recompute(term.source, source, initial) for term in terms])
+        case Take(inner, dim, rows):
+            return torch.stack(
+                [part for row in rows for part in [recompute(inner, source, initial).select(dim, row)]], dim
             )
         case Compute(parts, function=function):
             result = function(*(recompute(part, source, initial) for part in parts))

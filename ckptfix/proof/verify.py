@@ -110,7 +110,7 @@ def verify_checkpoint(
     else:
         values = check_by_receipt(checkpoint)
     strict, module = _load_strict(loaded.tensors, checkpoint, target)
-    shape = input_shape or ((1, *target.input_shape) if target.input_shape else None)
+    shape = _with_batch(input_shape, target)
     forward = _check_forward(module, shape) if module is not None else Finding(passed=None)
     found, compared = _check_parity(module, parity, shape) if parity is not None else (Finding(passed=None), None)
     findings = (values, strict, forward, found)
@@ -123,6 +123,13 @@ def verify_checkpoint(
         problems=tuple(problem for finding in findings for problem in finding.problems),
         notes=(*((loaded.note,) if loaded.note else ()), *(note for finding in findings for note in finding.notes)),
     )
+
+
+def _with_batch(shape: Shape | None, target: Target) -> Shape | None:
+    """Give the input's shape with its batch: the target's own, or one image where that is what the target takes."""
+    if shape is None:
+        return (1, *target.input_shape) if target.input_shape else None
+    return (1, *shape) if target.input_shape and len(shape) == len(target.input_shape) else shape
 
 
 def _load_strict(

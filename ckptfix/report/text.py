@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ if TYPE_CHECKING:
     from ckptfix.execute.stats import Stats
     from ckptfix.formats import Checkpoint
     from ckptfix.planning import Plan, Report
-    from ckptfix.tensors import Manifest
+    from ckptfix.tensors import Manifest, Shape
 
 _WIDEST = 60
+_MOST_ROWS = 40
 
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -123,18 +125,40 @@ def _ancestors(key: str) -> list[str]:
 
 def show_report(report: Report) -> Iterator[str]:
     """Show what does not fit, then the account in one line."""
-    rows = [("mismatched", row.key, f"have {row.have}", f"want {row.want}") for row in report.mismatched]
-    rows += [("missing", row.key, f"want {row.want}", row.hint or _nearest(row.nearest)) for row in report.missing]
-    rows += [("unexpected", row.key, f"have {row.have}", _nearest(row.nearest)) for row in report.unexpected]
+    groups = [
+        [("mismatched", row.key, f"have {row.have}", f"want {row.want}") for row in report.mismatched],
+        [("missing", row.key, f"want {row.want}", row.hint or _nearest(row.nearest)) for row in report.missing],
+        [("unexpected", row.key, f"have {row.have}", _nearest(row.nearest)) for row in report.unexpected],
+    ]
+    rows = [row for group in groups for row in group[:_MOST_ROWS]]
     yield from table(rows) if rows else ()
-    if report.dtypes:
-        yield from table(("cast on loading", row.key, f"{row.have.dtype} -> {row.want.dtype}") for row in report.dtypes)
-    yield f"{report}; coverage {report.tensors:.1%} of the keys, {report.params:.1%} of the elements"
+    for group in groups:
+        if len(group) > _MOST_ROWS:
+            yield f"... and {len(group) - _MOST_ROWS} more {group[0][0]} (--json lists them all)"
+    casts = Counter((row.have.dtype, row.want.dtype) for row in report.dtypes)
+    for (have, want), count in casts.items():
+        yield f"{count} tensors are {have}, the target's are {want}: loading casts them"
+    yield f"{report}; coverage {_percent(report.tensors)} of the keys, {_percent(report.params)} of the elements"
     if report.wrappers and report.missing:
         prefixes = ", ".join(f'"{prefix}"' for prefix in report.wrappers)
         yield f"every source key has a wrapper's prefix: source: {{strip: [{prefixes}]}}"
-    if report.mismatched and not (report.missing or report.unexpected):
+    pairs = report.mismatched
+    if pairs and not (report.missing or report.unexpected):
         yield 'to start them anew: {op: drop, keys: "**", when: mismatched}, then {op: fill, keys: ..., value: target}'
+        if any(
+            len(row.have.shape) == len(row.want.shape) and row.have.shape[1:] != row.want.shape[1:] for row in pairs
+        ):
+            yield "to keep what they learned, where that is a grid, a vocabulary or the like: {op: resize, ...}"
+
+
+def _may_resize(have: Shape, want: Shape) -> bool:
+    """Tell whether more differs than the number of rows, as it does for a head of another class count."""
+    return len(have) == len(want) and have[1:] != want[1:]
+
+
+def _percent(share: float) -> str:
+    """Write a share so that only all of it is 100%."""
+    return f"{share:.1%}" if share == 1 else f"{min(share, 0.999):.1%}"
 
 
 def _nearest(keys: tuple[str, ...]) -> str:
@@ -184,7 +208,7 @@ def show_finetune(document: Mapping[str, object]) -> Iterator[str]:
             (
                 name,
                 f"{accuracy[0]:.3f}" if accuracy and accuracy[0] is not None else "-",
-                f"{loss:.4f}" if loss is not None else "not finite",
+                f"{loss:.4g}" if loss is not None else "not finite",
                 f"{result['trainable_params']:,}",
                 f"{result['seconds']:.1f}",
                 _frozen_proof(result),

@@ -13,9 +13,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from ckptfix.errors import CkptfixError, PatternError, UnknownVariable
+from ckptfix.errors import CkptfixError, PatternError, RuleError, UnknownVariable
 from ckptfix.expr import Expr
 from ckptfix.keys import KeyPattern, KeyTemplate, VarValue
+from ckptfix.layout import Sizes
 from ckptfix.tensors import Manifest
 
 
@@ -49,6 +50,7 @@ def _as_list(value: object) -> object:
 
 _ONE_OR_MORE = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 
+Extent = Annotated[int, Field(ge=0)]
 Pattern = Annotated[
     KeyPattern, BeforeValidator(_read_pattern), PlainSerializer(str), WithJsonSchema({"type": "string"})
 ]
@@ -83,6 +85,18 @@ class Scope:
                 hint=f"give --var {name}=..., or declare it in vars; known here: {known}",
             )
         return None
+
+    def look_up(self, sizes: Mapping[str, int | str]) -> Sizes:
+        """Give the extents, those that name a variable looked up. Raises UnknownVariable or RuleError."""
+        result: Sizes = {}
+        for name, value in sizes.items():
+            number = self.variables.get(value) if isinstance(value, str) else value
+            if number is None:
+                raise UnknownVariable(f"'{value}' is no variable", hint=f"give --var {value}=...")
+            if not isinstance(number, int) or number < 0:
+                raise RuleError(f"the variable '{value}' is {number!r}, not an extent")
+            result[name] = number
+        return result
 
     def fill(self, template: KeyTemplate, bound: Mapping[str, str]) -> str:
         """Make a key whose names are all defined. Raises PatternError."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ckptfix.errors import CkptfixError, LayoutError, RuleError, UnknownVariable
+from ckptfix.errors import CkptfixError, LayoutError, RuleError
 from ckptfix.expr import Block, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
@@ -22,11 +22,10 @@ from ckptfix.layout import (
     solve,
     text_of,
 )
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
+from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
 from ckptfix.tensors import Shape, TensorSpec
 
 _AXES = {"linear": (1, 1), "bilinear": (2, 2), "bicubic": (2, 2), "nearest": (1, 3)}
-Extent = Annotated[int, Field(ge=0)]
 
 
 class Resize(Rule):
@@ -138,7 +137,7 @@ class Resize(Rule):
     def _resized(self, key: str, scope: Scope) -> Expr:
         source = scope.table[key]
         axes = expand(parse_tensor(self.layout), len(source.spec.shape))
-        have = solve(axes, source.spec.shape, _numbers(self.sizes, scope), tuple(self.axes))
+        have = solve(axes, source.spec.shape, scope.look_up(self.sizes), tuple(self.axes))
         want = have | self._new_sizes(key, axes, have, scope)
         if have == want:
             return source
@@ -162,7 +161,7 @@ class Resize(Rule):
 
     def _new_sizes(self, key: str, axes: tuple[Axis, ...], have: Sizes, scope: Scope) -> Sizes:
         if isinstance(self.axes, dict):
-            return _numbers(self.axes, scope)
+            return scope.look_up(self.axes)
         if key not in scope.want:
             near = nearest_keys(key, scope.want)
             raise RuleError(
@@ -194,19 +193,6 @@ class Resize(Rule):
         if key not in scope.want or scope.want[key].shape != spec.shape:
             raise RuleError(f"fill: target: the target has no '{key}' of shape {list(spec.shape)}")
         return Pad(source, spec, block, 0.0, Initial(scope.want[key], key, self.seed))
-
-
-def _numbers(sizes: dict[str, Extent | str], scope: Scope) -> Sizes:
-    """Look up the sizes that name a variable."""
-    result: Sizes = {}
-    for name, value in sizes.items():
-        number = scope.variables.get(value) if isinstance(value, str) else value
-        if number is None:
-            raise UnknownVariable(f"'{value}' is no variable", hint=f"give --var {value}=...")
-        if not isinstance(number, int) or number < 0:
-            raise RuleError(f"the variable '{value}' is {number!r}, not an extent")
-        result[name] = number
-    return result
 
 
 def _change(names: list[str] | dict[str, Extent | str], have: Sizes, want: Sizes) -> str:

@@ -46,6 +46,7 @@ def resolve(target: str | Path | Module) -> Target:
     if uri.scheme not in schemes():
         close = get_close_matches(uri.scheme, schemes(), 1, 0.5)
         hint = f"did you mean '{close[0]}:'?" if close else f"known: {', '.join(schemes())}"
+        hint = "nothing is downloaded: fetch the file first" if uri.scheme in ("http", "https") else hint
         raise UnknownTarget(f"unknown scheme '{uri.scheme}'", where=target, hint=hint)
     found: Target = import_module(f"{__name__}.{uri.scheme}").resolve(uri)
     return found

@@ -92,5 +92,5 @@ def _attribute(module: ModuleType, name: str, uri: TargetURI) -> Callable[..., o
     if callable(factory):
         return factory
     close = get_close_matches(name, [other for other in vars(module) if not other.startswith("_")], 3, 0.5)
-    message = f"no '{name}' in {module.__name__}" if factory is None else f"'{name}' cannot be called"
+    message = f"no '{name}' in {uri.body.rpartition(':')[0]}" if factory is None else f"'{name}' cannot be called"
     raise UnknownTarget(message, where=uri.text, hint=f"did you mean {', '.join(close)}?" if close else None)

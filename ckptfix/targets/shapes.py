@@ -21,9 +21,16 @@ def resolve(uri: TargetURI) -> Target:
         manifest = _read_lockfile(path, uri)
     else:
         if not path.exists() and not Path(str(path).partition("#")[0]).exists():
-            raise UnknownTarget("no such file", where=uri.text)
+            raise UnknownTarget("no such file", where=uri.text, hint=_meant(path))
         manifest = open_checkpoint(str(path)).manifest
     return Target(uri.text, manifest, not_buildable=f"{path.name} holds shapes only")
+
+
+def _meant(path: Path) -> str | None:
+    """Guess the scheme that a path without a file was meant for."""
+    if path.name.partition(":")[0].endswith(".py"):
+        return f"write py:{path}"
+    return f"for a model write timm:{path} or torchvision:{path}" if str(path).isidentifier() else None
 
 
 def _read_lockfile(path: Path, uri: TargetURI) -> Manifest:

@@ -61,12 +61,13 @@ def test_force_replaces(net: Path) -> None:
     assert len(torch.load("out.pth", weights_only=True)) == 4
 
 
-def test_the_source_may_be_replaced(net: Path) -> None:
-    before = torch.load("net.pth")
-    adapt("net.pth", TARGET, "-r", "head.yaml", "-o", "net.pth", "--force")
-    after = torch.load("net.pth", weights_only=True)
-    assert torch.equal(after["0.weight"], before["0.weight"])
-    assert not torch.equal(after["2.weight"], before["2.weight"])
+@pytest.mark.parametrize("out", ["net.pth", "link.pth"])
+def test_the_source_is_never_replaced(net: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("link.pth").symlink_to("net.pth")
+    before = Path("net.pth").read_bytes()
+    adapt("net.pth", TARGET, "-r", "head.yaml", "-o", out, "--force", status=2)
+    assert capsys.readouterr().err == f"error: {out}: is the source itself (write to another file)\n"
+    assert Path("net.pth").read_bytes() == before
 
 
 def test_partial_writes_what_there_is_and_fails(net: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_without_the_fill_nothing_is_written(
     assert call("adapt", official, FIVE, "-r", recipe, "-o", tmp_path / "out.safetensors") == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "error: incomplete: 2 missing (`ckptfix check` lists them" in err
+    assert "error: incomplete: 2 missing (classifier.1.weight, classifier.1.bias) (`ckptfix check` lists them" in err
     assert "missing  classifier.1.weight" in err
     assert listing(tmp_path) == before
 

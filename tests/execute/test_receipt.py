@@ -104,7 +104,7 @@ def test_its_length_does_not_depend_on_the_digests() -> None:
     from ckptfix.execute.receipt import Entry
 
     def text(value: str) -> str:
-        return Receipt("1", "r" * 64, value, {"k": Entry("loaded", None, value)}).to_text()
+        return Receipt("1", "r" * 64, value, None, {"k": Entry("loaded", None, value)}).to_text()
 
     assert len(text("0" * 64)) == len(text("f" * 64))
     assert Receipt.from_text(text("f" * 64), "here").source == "f" * 64

@@ -37,6 +37,7 @@ def test_golden_bytes(tmp_path: Path) -> None:
         "ckptfix": __version__,
         "recipe": receipt["recipe"],
         "source": receipt["source"],
+        "dtype": None,
         "tensors": {key: {"made": "loaded", "rule": None, "blake3": digest} for key, digest in digests.items()},
     }
     text = json.dumps(json.dumps(receipt, separators=(",", ":")))

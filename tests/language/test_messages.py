@@ -127,12 +127,12 @@ def test_a_wrong_rule(rule: str, messages: list[str], tmp_path: Path) -> None:
     [
         ("", ["r.yaml:1: the document is empty"]),
         ("- a\n", ["r.yaml:1: the document must be a mapping"]),
-        ("rules: []\n", ["r.yaml:1: the field 'ckptfix' is missing"]),
+        ("rules: []\n", ["r.yaml:1: the field 'ckptfix' is missing (begin with: ckptfix: 1)"]),
         ("ckptfix: 2\n", ["r.yaml:1: ckptfix should be 1, not 2"]),
         ("ckptfix: 1\nrulez: []\n", ["r.yaml:2: unknown field 'rulez' (did you mean 'rules'?)"]),
         ("ckptfix: 1\nrules: {op: drop}\n", ["r.yaml:2: rules should be a list, not {'op': 'drop'}"]),
         ("ckptfix: 1\nsource: {selct: a}\n", ["r.yaml:2: unknown field 'selct' (did you mean 'select'?)"]),
-        ("ckptfix: 1\nsource:\n  strip: a.\n", ["r.yaml:3: source.strip should be a list, not 'a.'"]),
+        ("ckptfix: 1\nsource:\n  strip: 3\n", ["r.yaml:3: source.strip should be a list, not 3"]),
         (
             "ckptfix: 1\nvars:\n  a: 1.5\n  b: {c: null}\n",
             [
@@ -173,7 +173,7 @@ WANT = {"head.weight": [5, 3], "head.bias": [5]}
         ),
         (
             "  - {op: fill, keys: haed.bias, value: 0}\n",
-            ["recipe:3: fill: 'haed.bias' matches no key (nearest: head.bias)"],
+            ["recipe:3: fill: 'haed.bias' matches no key of the target (nearest: head.bias)"],
         ),
         (
             "  - {op: rename, map: {fc.weight: fc.bias}}\n",
@@ -191,10 +191,7 @@ WANT = {"head.weight": [5, 3], "head.bias": [5]}
         ),
         (
             '  - {op: rename, map: {"fc.*": a}}\n',
-            [
-                "recipe:3: rename: rule 1 makes 'a' from 'fc.bias', which is already there, made by another key of "
-                "this rule (drop or rename one of them first)"
-            ],
+            ["recipe:3: rename: rule 1 makes 'a' twice: from 'fc.weight' and from 'fc.bias' (drop one of them first)"],
         ),
         (
             '  - {op: rename, map: {"fc.{p}": "a.{p}", "{x}.bias": b}}\n',

@@ -41,7 +41,7 @@ def test_a_source_changed_by_one_byte_is_not_found(step: Path) -> None:
     data = torch.load(source, weights_only=True)
     data["0.weight"].view(torch.uint8)[0, 0, 0, 0] ^= 1
     torch.save(data, source)
-    with pytest.raises(OutputExists, match="another step"):
+    with pytest.raises(OutputExists, match="another source"):
         prepare(step)
     again = prepare(step, force=True)
     assert not again.cached
@@ -104,13 +104,29 @@ def test_a_failed_proof_leaves_no_output_but_its_report(step: Path, capsys: pyte
     assert json.loads((step.parent / "out/report/verify.json").read_text())["forward"] is False
 
 
-def test_a_failed_run_takes_the_mark_of_the_old_one_away_with_force(step: Path) -> None:
+def test_a_failed_run_leaves_what_was_there(step: Path) -> None:
     prepare(step)
     output = step.parent / "out" / "model.safetensors"
     whole = output.read_bytes()
     with pytest.raises(TrainingFailed):
         prepare(step, overrides={"checks.finetune": {**FINETUNE, "threshold": 1.0}}, force=True)
     assert output.read_bytes() == whole
+    assert prepare(step).cached
+
+
+def test_the_dtype_is_kept_and_proved(step: Path) -> None:
+    prepared = prepare(step, overrides={"dtype": "BF16"})
+    assert load_file(prepared.output)["0.weight"].dtype == torch.bfloat16
+    assert prepared.receipt.dtype == "BF16"
+    verify = json.loads((step.parent / "out/report/verify.json").read_text())
+    assert (verify["ok"], verify["values"]) == (True, True)
+
+
+def test_the_source_is_never_the_output(step: Path) -> None:
+    before = (step.parent / "old.pth").read_bytes()
+    with pytest.raises(OutputExists, match="is the source itself"):
+        prepare(step, overrides={"output": "old.pth"}, force=True)
+    assert (step.parent / "old.pth").read_bytes() == before
 
 
 def test_a_threshold_decides(step: Path) -> None:

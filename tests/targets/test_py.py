@@ -87,7 +87,7 @@ def test_query_values_are_json_or_text(value: str, shown: object) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("py:model.py:biuld", "no 'biuld' in _ckptfix_target_model (did you mean build"),
+        ("py:model.py:biuld", "no 'biuld' in model.py (did you mean build"),
         ("py:model.py:constant", "'constant' cannot be called"),
         ("py:none.py:build", "no such file: none.py"),
         ("py:nowhere.model:build", "no module 'nowhere' (run from the folder that holds it, or install it)"),

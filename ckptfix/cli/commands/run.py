@@ -28,4 +28,9 @@ def command(step: str, overrides: tuple[tuple[str, Any], ...], force: bool, as_j
     if as_json:
         print_json(prepared.to_json())
     else:
-        echo(f"{'found' if prepared.cached else 'prepared'} {prepared.output}")
+        checks = prepared.manifest["checks"]
+        facts = [f"{checks['check']['loaded']} loaded, {checks['check']['filled']} filled"]
+        facts += ["verified"] if checks["verify"] else []
+        trained = checks["finetune"]["accuracy"] if checks["finetune"] else {}
+        facts += [f"{policy} {accuracy:.3f}" for policy, accuracy in trained.items() if accuracy is not None]
+        echo(f"{'found' if prepared.cached else 'prepared'} {prepared.output} ({'; '.join(facts)})")

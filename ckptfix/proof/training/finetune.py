@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ckptfix.errors import InvalidCall, VerificationFailed
 from ckptfix.proof.data.base import Data
+from ckptfix.proof.finding import one_line
 from ckptfix.proof.freeze import Frozen, Policy, freeze, parse_policy
 from ckptfix.proof.training.loop import Precision, Rates, Run, Settings, train_policy
 from ckptfix.proof.training.report import FinetuneReport, PolicyResult
@@ -130,8 +131,9 @@ def _start(build: Build, state: Mapping[str, Tensor], policy: Policy, seed: int)
     try:
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise VerificationFailed(f"the checkpoint does not load: {reason}", hint="ckptfix check lists why") from error
+        raise VerificationFailed(
+            f"the checkpoint does not load: {one_line(error)}", hint="ckptfix check lists why"
+        ) from error
     return model
 
 

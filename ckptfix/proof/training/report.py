@@ -64,8 +64,9 @@ class PolicyResult:
             faults.append("training moved no parameter")
         first, last = self.compare_loss(run)
         if not last < first * (1 - _LEAST_FALL):
+            span = "epoch" if len(run.loss) >= 2 * self.steps_per_epoch else "half of the only epoch"
             faults.append(
-                f"the training loss did not fall: mean {first:.4g} in the first epoch, {last:.4g} in the last"
+                f"the training loss did not fall: mean {first:.4g} in the first {span}, {last:.4g} in the last"
             )
         return faults
 

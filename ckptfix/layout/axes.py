@@ -63,14 +63,14 @@ class Rest:
 
 
 Axis = Name | Number | Product | Sum | Rest
-Sizes = dict[str, int]
+Axes = tuple[Axis, ...]
 
 _TOKEN = re.compile(r"\s*(\.\.\.|[A-Za-z_]\w*|[0-9]+|[()+])")
 _DEEPEST = 20
 _LONGEST = 1000
 
 
-def parse_tensor(text: str) -> tuple[Axis, ...]:
+def parse_tensor(text: str) -> Axes:
     """Read the axes of one tensor. Raises LayoutError, naming the place."""
     if len(text) > _LONGEST:
         raise LayoutError(f"a layout of {len(text)} characters", hint=f"at most {_LONGEST}")
@@ -152,7 +152,7 @@ def extent(axis: Axis, sizes: Mapping[str, int]) -> int | None:
     raise AssertionError("an ellipsis has no extent of its own")
 
 
-def expand(axes: tuple[Axis, ...], rank: int) -> tuple[Axis, ...]:
+def expand(axes: tuple[Axis, ...], rank: int) -> Axes:
     """Replace `...` by as many axes as a tensor of this rank needs. Raises LayoutError where it cannot fit."""
     places = [place for place, axis in enumerate(axes) if isinstance(axis, Rest)]
     missing = rank - (len(axes) - len(places))
@@ -167,61 +167,3 @@ def expand(axes: tuple[Axis, ...], rank: int) -> tuple[Axis, ...]:
 def text_of(axes: Sequence[Axis]) -> str:
     """Write a layout as text."""
     return " ".join(map(str, axes))
-
-
-def solve(axes: tuple[Axis, ...], shape: Sequence[int], known: Mapping[str, int], equal: Sequence[str] = ()) -> Sizes:
-    """Find the extent of every name from a shape. `axes` are expanded, `shape` holds extents.
-
-    `equal` names axes that are taken as equal where a product leaves two of them undetermined: 196 = 14 x 14.
-    Raises LayoutError where the numbers contradict each other, or leave an axis undetermined.
-    """
-    sizes: Sizes = dict(known)
-    for taken_as_equal in ((), tuple(equal)):
-        before = -1
-        while before != len(sizes):
-            before = len(sizes)
-            for axis, total in zip(axes, shape, strict=True):
-                _deduce(axis, total, sizes, taken_as_equal)
-    for axis, total in zip(axes, shape, strict=True):
-        value = extent(axis, sizes)
-        if value is None:
-            unknown = next(name for name in names_of(axis) if name not in sizes)
-            raise LayoutError(
-                f"the size of '{unknown}' does not follow from {axis} = {total}",
-                hint=f"give it: sizes: {{{unknown}: ...}}",
-            )
-        if value != total:
-            raise LayoutError(f"{axis} is {value}, the tensor has {total} there")
-    return sizes
-
-
-def _deduce(axis: Axis, total: int, sizes: Sizes, equal: tuple[str, ...]) -> None:
-    """Add to `sizes` what this axis alone tells."""
-    match axis:
-        case Name(name):
-            if sizes.setdefault(name, total) != total:
-                raise LayoutError(f"'{name}' is {sizes[name]}, the tensor has {total} there")
-        case Sum(parts):
-            unknown = [part for part in parts if extent(part, sizes) is None]
-            if len(unknown) == 1:
-                others = sum(extent(part, sizes) or 0 for part in parts)
-                if others > total:
-                    raise LayoutError(f"without {unknown[0]}, {axis} is {others}; the tensor has {total} there")
-                _deduce(unknown[0], total - others, sizes, equal)
-        case Product(factors):
-            unknown = [factor for factor in factors if extent(factor, sizes) is None]
-            if not unknown:
-                return
-            divisor = math.prod(value for factor in factors if (value := extent(factor, sizes)) is not None)
-            if divisor == 0 or total % divisor:
-                raise LayoutError(f"{axis}: {total} is not divisible by {divisor}")
-            if len(unknown) == 1:
-                _deduce(unknown[0], total // divisor, sizes, equal)
-            elif len(unknown) == 2 and all(isinstance(factor, Name) and factor.name in equal for factor in unknown):
-                root = math.isqrt(total // divisor)
-                if root * root != total // divisor:
-                    raise LayoutError(
-                        f"{axis}: {total // divisor} is not a square, so {unknown[0]} and {unknown[1]} are unknown",
-                        hint=f"give one: sizes: {{{unknown[0]}: ...}}",
-                    )
-                sizes.update({factor.name: root for factor in unknown if isinstance(factor, Name)})

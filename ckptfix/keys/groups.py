@@ -1,0 +1,110 @@
+"""Gather keys that belong together: those that agree in some placeholders, in order along the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ckptfix.errors import PatternError
+from ckptfix.keys.pattern import KeyPattern
+
+_MOST_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Member:
+    """A key, and its place along each placeholder that it is stacked by, counted from 0."""
+
+    key: str
+    place: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The keys of every pattern that agree in the shared placeholders, whose texts are in `bound`."""
+
+    bound: Mapping[str, str]
+    members: tuple[tuple[Member, ...], ...]
+
+    @property
+    def first(self) -> str:
+        """A key to name the group by."""
+        return self.members[0][0].key
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """The number of places along each placeholder that is stacked by."""
+        places = [place for members in self.members for member in members for place in member.place]
+        return {name: 1 + max(number for other, number in places if other == name) for name, _ in places}
+
+
+def gather(patterns: Sequence[KeyPattern], keys: Collection[str], shared: Collection[str]) -> list[Group]:
+    """Gather the keys of several patterns by their shared placeholders, in the order of the keys.
+
+    Along each other placeholder the values are consecutive integers, in numeric order, or the texts that the pattern
+    lists, in that order. Raises PatternError for a gap, a missing partner, or a pattern without a shared placeholder.
+    """
+    names = [name for name in dict.fromkeys(name for pattern in patterns for name in pattern.names) if name in shared]
+    for pattern in patterns:
+        if lacking := [name for name in names if name not in pattern.names]:
+            raise PatternError(f"'{pattern}' has no {{{lacking[0]}}}, by which the others are told apart")
+    found: dict[tuple[str, ...], list[list[tuple[str, dict[str, str]]]]] = {}
+    for number, pattern in enumerate(patterns):
+        for key, bound in pattern.matches(keys):
+            group = found.setdefault(tuple(bound[name] for name in names), [[] for _ in patterns])
+            group[number].append((key, bound))
+    return [_order(patterns, dict(zip(names, values, strict=True)), members) for values, members in found.items()]
+
+
+def _order(
+    patterns: Sequence[KeyPattern], shared: dict[str, str], found: list[list[tuple[str, dict[str, str]]]]
+) -> Group:
+    for pattern, members in zip(patterns, found, strict=True):
+        if not members:
+            other = next(keys[0][0] for keys in found if keys)
+            raise PatternError(f"incomplete group: '{pattern}' has no partner for '{other}'")
+    orders: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(name for pattern in patterns for name in pattern.names if name not in shared):
+        values = {bound[name] for members in found for _, bound in members if name in bound}
+        listed = next(pattern.choices[name] for pattern in patterns if name in pattern.names)
+        orders[name] = _places(name, values, listed)
+    ordered = [
+        tuple(
+            sorted(
+                (
+                    Member(key, tuple((name, orders[name][bound[name]]) for name in pattern.names if name in orders))
+                    for key, bound in keys
+                ),
+                key=lambda member: member.place,
+            )
+        )
+        for pattern, keys in zip(patterns, found, strict=True)
+    ]
+    for pattern, row in zip(patterns, ordered, strict=True):
+        wanted = prod(len(orders[name]) for name in pattern.names if name in orders)
+        if len(row) != wanted:
+            raise PatternError(f"incomplete group: '{pattern}' has {len(row)} keys of {wanted}")
+    return Group(shared, tuple(ordered))
+
+
+def _places(name: str, values: set[str], listed: tuple[str, ...]) -> dict[str, int]:
+    """Number the values of one placeholder."""
+    if listed:
+        order = [text for text in listed if text in values]
+        if len(order) < len(listed):
+            raise PatternError(f"incomplete group: along '{name}' there are {', '.join(order)} of {', '.join(listed)}")
+        return {text: place for place, text in enumerate(order)}
+    try:
+        numbers = sorted((int(text), text) for text in values if text.isascii() and text.isdecimal())
+    except ValueError as error:  # more digits than Python converts
+        raise PatternError(f"'{name}' has a number that is too large") from error
+    if len(numbers) < len(values):
+        stray = sorted(text for text in values if not text.isdecimal())
+        raise PatternError(
+            f"along '{name}' there is '{stray[0]}', not an integer", hint=f"match it with {{{name}:int}}"
+        )
+    if [number for number, _ in numbers] != list(range(numbers[0][0], numbers[0][0] + len(numbers))):
+        shown = ", ".join(text for _, text in numbers[:_MOST_SHOWN]) + (", ..." if len(numbers) > _MOST_SHOWN else "")
+        raise PatternError(f"incomplete group: along '{name}' there are {shown}")
+    return {text: place for place, (_, text) in enumerate(numbers)}
