@@ -63,11 +63,14 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of either side before anything is done."""
-        names = list(dict.fromkeys(str(value) for _, value in self.checkpoint.opaque))
-        if not names:
-            return self.target.notes
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        return (f"{self.checkpoint.path.name}: unpickling would call {shown}; ckptfix does not", *self.target.notes)
+        called = list(dict.fromkeys(str(value) for _, value in self.checkpoint.opaque))
+        shown = ", ".join(called[:3]) + (", ..." if len(called) > 3 else "")
+        would_call = f"{self.checkpoint.path.name}: unpickling would call {shown}; ckptfix does not"
+        tied = [
+            f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
+            for names in map(" and ".join, self.plan.tied_apart)
+        ]
+        return (*([would_call] if called else []), *self.target.notes, *tied)
 
 
 def prepare_job(

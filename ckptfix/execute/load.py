@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import Parameter
 
-from ckptfix.errors import TargetBuildError, TiedConflict
+from ckptfix.errors import TargetBuildError
 from ckptfix.execute.evaluate import to_bytes
+from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.values import Values
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.planning import Plan
@@ -32,23 +33,13 @@ def load_state(module: Module, plan: Plan, checkpoint: Checkpoint, live: Target)
         values = Values(checkpoint.tensors, reader, live)
         state = {key: values.tensor(row.expr) for key, row in plan.outputs.items()}
         reader.check_unchanged()
-    _refuse_conflicts(plan, state)
+    refuse_conflicts(plan, lambda key: to_bytes(state[key]))
     on_meta = any(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in present.values())
     if on_meta:  # copying into a meta tensor does nothing: the tensors themselves must be exchanged
         state = _replacements(plan, state, present)
     others = {key: value for key, value in present.items() if key not in state}  # `get_extra_state` gives them
     with torch.no_grad():
         module.load_state_dict(state | others, strict=True, assign=on_meta)
-
-
-def _refuse_conflicts(plan: Plan, state: Mapping[str, Tensor]) -> None:
-    for first, *rest in plan.want.tied:
-        for key in rest:
-            if plan.rows[key].expr != plan.rows[first].expr and to_bytes(state[key]) != to_bytes(state[first]):
-                raise TiedConflict(
-                    f"'{first}' and '{key}' are one tensor in the module and were given different bytes",
-                    hint=f"drop one, then {{op: copy, from: {first}, to: {key}}}",
-                )
 
 
 def _refuse_hollow_buffers(module: Module, live: Target) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
-from ckptfix.errors import TiedConflict
 from ckptfix.execute.atomic import new_file
 from ckptfix.execute.receipt import Entry, Receipt
+from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.values import Values
 from ckptfix.expr import Expr, Read, sources
 from ckptfix.formats import Checkpoint, output_format
@@ -41,7 +41,7 @@ def write(
     rows = plan.outputs
     filled = set(plan.filled)
     shared = _shared_rows(plan, checkpoint)
-    compared = {shared[key] for key in _tied_to_compare(plan)}
+    compared = {shared[key] for group in plan.tied_apart for key in group}
 
     def receipt(found: Mapping[str, str], source: str) -> Receipt:
         entries = {
@@ -71,7 +71,7 @@ def write(
             checksums[key] = meter.crc32
             if isinstance(expr := rows[key].expr, Read):
                 values.source_digests[expr.key] = meter.digest
-        _refuse_conflicts(plan, found, shared)
+        refuse_conflicts(plan, lambda key: found[shared[key]])
         done_receipt = receipt(found, _source_digest(plan, checkpoint, values.source_digests))
         for offset, data in layout.seal(done_receipt.to_text(), checksums):
             file.write(offset, data)
@@ -115,29 +115,6 @@ def _shared_rows(plan: Plan, checkpoint: Checkpoint) -> dict[str, str]:
             expr = Read(alias.get(expr.key, expr.key), expr.spec)
         shared[key] = first.setdefault(expr, key)
     return shared
-
-
-def _tied_to_compare(plan: Plan) -> set[str]:
-    """List the keys of tied groups that are made in different ways, and so must be compared."""
-    rows = plan.outputs
-    return {
-        key
-        for group in plan.want.tied
-        if len({rows[key].expr for key in group if key in rows}) > 1
-        for key in group
-        if key in rows
-    }
-
-
-def _refuse_conflicts(plan: Plan, found: Mapping[str, str], shared: Mapping[str, str]) -> None:
-    for group in plan.want.tied:
-        keys = [key for key in group if key in shared]
-        differing = [key for key in keys if found[shared[key]] != found[shared[keys[0]]]]
-        if differing:
-            raise TiedConflict(
-                f"'{keys[0]}' and '{differing[0]}' are one tensor in the target and were given different bytes",
-                hint=f"drop one, then {{op: copy, from: {keys[0]}, to: {differing[0]}}}",
-            )
 
 
 def _source_digest(plan: Plan, checkpoint: Checkpoint, digests: Mapping[str, str]) -> str:

@@ -70,6 +70,13 @@ class Plan:
         """The target keys made without a source tensor."""
         return tuple(key for key, row in self.outputs.items() if not sources(row.expr))
 
+    @property
+    def tied_apart(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of keys that are one tensor in the target and are made in different ways."""
+        rows = self.outputs
+        groups = [tuple(key for key in group if key in rows) for group in self.want.tied]
+        return tuple(group for group in groups if len({rows[key].expr for key in group}) > 1)
+
     def report(self, also_filled: Collection[str] = ()) -> Report:
         """Account for every tensor. `also_filled` are keys that the source itself says were filled."""
         filled = {*self.filled, *also_filled}

@@ -54,6 +54,29 @@ def test_dtype_casts_floating_tensors_only(net: Path) -> None:
     adapt("net.pth", "net.pth", "-o", "other.safetensors", "--dtype", "int8", status=2)
 
 
+def test_a_cast_on_the_way_out_is_proved_by_the_source(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapt("net.pth", TARGET, "-o", "out.pth", "--dtype", "BF16")
+    assert "4 tensors are BF16, the target's are F32: loading casts them\n" in capsys.readouterr().out
+    assert call("verify", "out.pth", TARGET, "--source", "net.pth", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["values"] is True
+
+
+def test_a_prefix_is_offered_only_while_it_is_there(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load("net.pth")
+    torch.save({f"module.{key}": tensor for key, tensor in state.items() if key != "0.bias"}, "ddp.pth")
+    assert call("check", "ddp.pth", TARGET) == 1
+    assert 'every source key has a wrapper\'s prefix: source: {strip: ["module."]}' in capsys.readouterr().out
+    Path("strip.yaml").write_text("ckptfix: 1\nsource: {strip: module.}\n")
+    assert call("check", "ddp.pth", TARGET, "-r", "strip.yaml") == 1
+    out = capsys.readouterr().out
+    assert "missing  0.bias" in out and "prefix" not in out
+
+
+def test_a_variable_that_nothing_uses_is_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("check", "net.pth", TARGET, "-r", "head.yaml", "--var", "clases=3") == 2
+    assert "head.yaml: nothing uses the variable 'clases' (the recipe declares none)" in capsys.readouterr().err
+
+
 def test_force_replaces(net: Path) -> None:
     Path("out.pth").write_bytes(b"old")
     adapt("net.pth", TARGET, "-o", "out.pth", status=2)

@@ -30,6 +30,11 @@ class Net(nn.Module):
         self.fc = nn.Linear(3, classes)
 
 
+def test_a_state_dict_in_memory_is_no_file() -> None:
+    with pytest.raises(CkptfixError, match=r"^a checkpoint is a file, not a OrderedDict \(give its path\)$"):
+        load_into(Net(), Net().state_dict())  # type: ignore[arg-type]
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
