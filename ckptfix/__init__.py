@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ckptfix._version import __version__
 
 if TYPE_CHECKING:
-    from ckptfix.api import adapt, check, finetune, load_into, open, plan, target, verify  # noqa: A004
+    from ckptfix.api import adapt, check, finetune, invert, load_into, open, plan, target, verify  # noqa: A004
     from ckptfix.errors import CkptfixError
     from ckptfix.pipeline import prepare
     from ckptfix.proof.freeze import freeze
@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "finetune",
     "freeze",
+    "invert",
     "load_into",
     "load_recipe",
     "open",

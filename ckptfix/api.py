@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ckptfix.keys import VarValue
     from ckptfix.planning import Plan, Report
+    from ckptfix.planning.invert import Inversion
     from ckptfix.proof.training.finetune import Progress as TrainingProgress
     from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
@@ -127,6 +128,24 @@ def account(out: Source, architecture: Architecture) -> Report:
     checkpoint = open(out)
     receipt = read_receipt(checkpoint)
     return plan(checkpoint, architecture).report(also_filled=receipt.filled if receipt else ())
+
+
+def invert(
+    recipe: RecipeLike,
+    source: Source,
+    architecture: Architecture,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Inversion:
+    """Turn a recipe round: its inverse leads from the architecture's layout back to the source's.
+
+    Raises PlanErrors or its one part for a recipe that does not apply, and what opening either side raises.
+    """
+    from ckptfix.planning.invert import invert_plan
+
+    job = prepare_job(source, architecture, recipe, variables)
+    job.plan.raise_for_errors()
+    return invert_plan(job.plan)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ckptfix.keys.groups import Group, Member, gather
+from ckptfix.keys.invert import invert_keys
 from ckptfix.keys.nearest import nearest_keys, nearest_to_each
 from ckptfix.keys.pattern import KeyPattern
 from ckptfix.keys.template import KeyTemplate, VarValue
@@ -14,6 +15,7 @@ __all__ = [
     "Member",
     "VarValue",
     "gather",
+    "invert_keys",
     "nearest_keys",
     "nearest_to_each",
 ]

@@ -181,3 +181,14 @@ def _choose_engine(text: str, tokens: Sequence[re.Match[str]], kinds: Mapping[st
     loose = sum(max(0, segment.count("*") - 1) for segment in _TOKEN.sub(mark, text).split("."))
     repeats = len(seen) < sum(token["name"] is not None for token in tokens)
     return "re2" if loose > 1 + repeats else "re"
+
+
+def placeholders_of(text: str) -> dict[str, str | None] | None:
+    """Give the kind of each placeholder in a pattern's text; None where a wildcard has no name."""
+    tokens = list(_TOKEN.finditer(text))
+    return _kinds(text, tokens) if all(token["name"] for token in tokens) else None
+
+
+def put_for_placeholders(text: str, texts: Mapping[str, str]) -> str:
+    """Replace each placeholder of a pattern's text."""
+    return _TOKEN.sub(lambda token: texts[token["name"]], text)

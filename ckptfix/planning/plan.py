@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from ckptfix.diff import Diff, compare
 from ckptfix.errors import CkptfixError, IncompletePlan, PlanErrors, UnknownVariable
@@ -14,6 +14,7 @@ from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument,
 from ckptfix.planning.table import (
     Row,
     Step,
+    Table,
     apply_edit,
     dropped_sources,
     expressions,
@@ -21,7 +22,7 @@ from ckptfix.planning.table import (
     strip_prefixes,
 )
 from ckptfix.recipe import Recipe, read_variable
-from ckptfix.rules.base import Scope
+from ckptfix.rules.base import Rule, Scope
 from ckptfix.tensors import DType, Manifest
 
 _CONFIG = "target.config."
@@ -46,6 +47,8 @@ class Plan:
     unfilled: Mapping[str, str]
     errors: tuple[CkptfixError, ...]
     diff: Diff
+    values: Mapping[str, VarValue] = field(default_factory=dict)
+    """The variables, looked up."""
     wrappers: tuple[str, ...] = ()
     dtype: DType | None = None
     """What every floating output is cast to after the rules, if that was asked for."""
@@ -198,16 +201,12 @@ def make_plan(
     steps: list[Step] = []
     dropped: dict[str, int] = {}
     unfilled: dict[str, str] = {}
-    for number, (rule, origin) in enumerate(zip(recipe.rules, recipe.origins, strict=True), 1):
-        edit = rule.edit(Scope(expressions(table), want, values, no_initial_values))
-        if rule.optional:
-            edit = replace(edit, unmatched=())
-        dropped |= dict.fromkeys(dropped_sources(table, edit), number)
-        unfilled |= edit.unfilled
-        keys = want if rule.matches_in == "target" else table
-        table, step = apply_edit(table, number, origin, edit, keys, rule.matches_in)
-        steps.append(step)
-        errors += step.errors
+    for walked in walk(recipe, table, Scope({}, want, values, no_initial_values)):
+        dropped |= dict.fromkeys(dropped_sources(table, walked.step.edit), walked.step.number)
+        unfilled |= walked.step.edit.unfilled
+        steps.append(walked.step)
+        errors += walked.step.errors
+        table = walked.table
     used = {key for row in table.values() for key in sources(row.expr)}
     return Plan(
         have=have,
@@ -219,8 +218,31 @@ def make_plan(
         unfilled=unfilled,
         errors=tuple(errors),
         diff=_compare(table, want),
+        values=values,
         wrappers=wrappers,
     )
+
+
+@dataclass(frozen=True)
+class Walked:
+    """One rule at work: what it looked at, what it did, and the table after it."""
+
+    rule: Rule
+    scope: Scope
+    step: Step
+    table: Table
+
+
+def walk(recipe: Recipe, table: Table, scope: Scope) -> Iterator[Walked]:
+    """Apply the rules one after the other. `scope` gives everything but the table."""
+    for number, (rule, origin) in enumerate(zip(recipe.rules, recipe.origins, strict=True), 1):
+        here = replace(scope, table=expressions(table))
+        edit = rule.edit(here)
+        if rule.optional:
+            edit = replace(edit, unmatched=())
+        keys = scope.want if rule.matches_in == "target" else table
+        table, step = apply_edit(table, number, origin, edit, keys, rule.matches_in)
+        yield Walked(rule, here, step, table)
 
 
 def _compare(table: Mapping[str, Row], want: Manifest) -> Diff:

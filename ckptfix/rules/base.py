@@ -129,6 +129,23 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Inverse:
+    """How what a rule did is undone: by rules as they are written, or why it cannot be.
+
+    `exact` gives the bytes back, `conditional` does so where `why` holds, `lossy` cannot.
+    """
+
+    kind: Literal["exact", "conditional", "lossy"]
+    rules: tuple[Mapping[str, object], ...] = ()
+    why: str | None = None
+
+
+def lossy(why: str) -> Inverse:
+    """Make the inverse of a rule that has none."""
+    return Inverse("lossy", why=why)
+
+
+@dataclass(frozen=True)
 class Example:
     """A rule at work: the rule, the shapes at hand, the target's, and the text of each expression made.
 
@@ -162,6 +179,10 @@ class Rule(BaseModel, ABC):
     def edit(self, scope: Scope) -> Edit:
         """Work out what the rule does. Faults are returned, not raised, so that all are reported at once."""
 
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Say how to undo the edit that the rule made of the scope."""
+        return lossy("this op says nothing of an inverse")
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -178,3 +199,10 @@ def select(patterns: Iterable[KeyPattern], keys: Collection[str]) -> Selection:
     return Selection(
         tuple(key for key in keys if key in chosen), tuple(pattern for pattern, found in hits if not found)
     )
+
+
+def keys_or_patterns(patterns: Iterable[KeyPattern], wanted: Collection[str], keys: Collection[str]) -> list[str]:
+    """Write a set of keys as the patterns, where these match no other of all keys; else one by one."""
+    patterns = tuple(patterns)
+    matched = set(select(patterns, keys).keys)
+    return [pattern.text for pattern in patterns] if matched == set(wanted) else list(wanted)

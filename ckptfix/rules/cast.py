@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from ckptfix.expr import Cast as CastExpr
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
+from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, lossy, select
 from ckptfix.tensors import DType
 
 _FLOATS = [str(dtype) for dtype in DType if dtype.kind == "float" and dtype.torch_name and dtype.bits >= 8]
+
+
+_WIDER = {
+    DType.F16: (DType.F32, DType.F64),
+    DType.BF16: (DType.F32, DType.F64),
+    DType.F32: (DType.F64,),
+}
+"""The dtypes that have every number of a narrower one."""
 
 
 def _read_dtype(value: object) -> DType:
@@ -52,3 +60,11 @@ class Cast(Rule):
         ]
         made = tuple(Made(key, CastExpr(scope.table[key], self.dtype), (key,)) for key in keys)
         return Edit(tuple(keys), made, len(keys), found.unmatched)
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Cast back, where the new dtype has every number of the old one."""
+        old = {made.key: scope.table[made.key].spec.dtype for made in edit.made}
+        if narrowed := sorted(dtype for dtype in set(old.values()) if self.dtype not in _WIDER.get(dtype, ())):
+            return lossy(f"{narrowed[0]} is rounded to {self.dtype}")
+        groups = {dtype: [key for key in old if old[key] is dtype] for dtype in dict.fromkeys(old.values())}
+        return Inverse("exact", tuple({"op": "cast", "keys": keys, "dtype": str(d)} for d, keys in groups.items()))

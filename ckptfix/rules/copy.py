@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ckptfix.errors import CkptfixError, PatternError
 from ckptfix.keys import KeyPattern, KeyTemplate, nearest_keys
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, Templates
+from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, Templates
 
 
 class Copy(Rule):
@@ -63,6 +63,12 @@ class Copy(Rule):
                         continue
                     made += [Made(new, scope.table[key], (key,)) for new in new_keys]
         return Edit((), tuple(made), len(made), tuple(unmatched), tuple(faults))
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Drop the copies."""
+        copies = [made.key for made in edit.made]
+        why = "the copies are still equal to the original"
+        return Inverse("conditional", ({"op": "drop", "keys": copies},), why) if copies else Inverse("exact")
 
 
 def _new_keys(template: KeyTemplate, bound: Mapping[str, str], scope: Scope) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ckptfix.rules.base import Edit, Example, Patterns, Rule, Scope, select
+from ckptfix.rules.base import Edit, Example, Inverse, Patterns, Rule, Scope, lossy, select
 
 
 class Drop(Rule):
@@ -49,6 +49,10 @@ class Drop(Rule):
         found = select(self.keys, scope.table)
         dropped = tuple(key for key in found.keys if self._applies(key, scope))
         return Edit(consumed=dropped, selected=len(dropped), unmatched=found.unmatched)
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Nothing brings a dropped tensor back."""
+        return lossy(f"{len(edit.consumed)} tensors are dropped") if edit.consumed else Inverse("exact")
 
     def _applies(self, key: str, scope: Scope) -> bool:
         if self.when == "unexpected":

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ckptfix.errors import CkptfixError, RuleError
 from ckptfix.expr import Constant, Expr, Initial, Normal
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, select
+from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, keys_or_patterns, select
 from ckptfix.tensors import TensorSpec
 
 _DEFAULT_STD = 0.02
@@ -92,6 +92,12 @@ class Fill(Rule):
             except RuleError as error:
                 faults.append(error)
         return Edit((), tuple(made), len(made), found.unmatched, tuple(faults))
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Drop what was made."""
+        made = [row.key for row in edit.made]
+        keys = keys_or_patterns(self.keys, made, {*scope.table, *made})
+        return Inverse("exact", ({"op": "drop", "keys": keys},) if made else ())
 
     def _value(self, key: str, spec: TensorSpec) -> Expr:
         if self.value == "target":

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ckptfix.errors import CkptfixError, LayoutError, PatternError
 from ckptfix.expr import Rearrange as RearrangeExpr
 from ckptfix.expr import Term
-from ckptfix.keys import Group, KeyPattern, KeyTemplate, Member, gather
+from ckptfix.keys import Group, KeyPattern, KeyTemplate, Member, gather, invert_keys
 from ckptfix.layout import (
     Axes,
     Axis,
@@ -29,7 +29,19 @@ from ckptfix.layout import (
     solve_layout,
     text_of,
 )
-from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, Templates
+from ckptfix.rules.base import (
+    Edit,
+    Example,
+    Extent,
+    Inverse,
+    Made,
+    Patterns,
+    Rule,
+    Scope,
+    Templates,
+    keys_or_patterns,
+    lossy,
+)
 from ckptfix.tensors import TensorSpec
 
 Index = tuple[tuple[str, int], ...]
@@ -154,6 +166,30 @@ class Rearrange(Rule):
                 faults.append(type(error)(f"'{group.first}': {error.message}", hint=error.hint))
         consumed = tuple(member.key for group in groups for members in group.members for member in members)
         return Edit(consumed, tuple(made), len(consumed), unmatched, tuple(faults))
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Swap the sides."""
+        back = self.parsed.inverse()
+        if back is None:
+            return lossy(f"{', '.join(sorted(self.parsed.repeated))} repeats: of equal parts one would be chosen")
+        rule: dict[str, object] = {"op": "rearrange"}
+        if self.sources and self.to:
+            keys = invert_keys(self.sources, self.to, self._first_places(scope))
+            if keys is None:
+                return lossy("the keys of the way back cannot be written with placeholders")
+            rule |= {"from": keys[0], "to": keys[1]}
+        else:
+            rule |= {"keys": keys_or_patterns(self.keys or (), edit.consumed, scope.table)}
+        rule |= {"layout": str(back)} | ({"sizes": dict(self.sizes)} if self.sizes else {})
+        return Inverse("exact", (rule,) if edit.made else ())
+
+    def _first_places(self, scope: Scope) -> dict[str, int]:
+        """Give the least number along each placeholder that is stacked along."""
+        made = {name for template in self.to or () for name in template.names}
+        found = [bound for pattern in self.sources or () for _, bound in pattern.matches(scope.table)]
+        names = {name for pattern in self.sources or () for name in pattern.names if name not in made}
+        numbers = {name: [int(bound[name]) for bound in found if bound.get(name, "").isdecimal()] for name in names}
+        return {name: min(values, default=0) for name, values in numbers.items()}
 
     def _groups(self, scope: Scope) -> list[Group]:
         if self.keys:

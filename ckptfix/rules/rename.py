@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from ckptfix.errors import CkptfixError, KeyCollision
-from ckptfix.keys import KeyPattern
-from ckptfix.rules.base import Edit, Example, Made, Pattern, Rule, Scope, Template
+from ckptfix.keys import KeyPattern, invert_keys
+from ckptfix.rules.base import Edit, Example, Inverse, Made, Pattern, Rule, Scope, Template
 
 
 class Rename(Rule):
@@ -77,3 +78,27 @@ class Rename(Rule):
                 unmatched.append(pattern)
         made = tuple(Made(new, scope.table[key], (key,)) for key, new in new_keys.items())
         return Edit(tuple(new_keys), made, len(new_keys), tuple(unmatched), tuple(faults))
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Rename back: by the pairs turned round where these lead back, else key by key."""
+        pairs = {made.key: made.parents[0] for made in edit.made}
+        after = {key: expr for key, expr in scope.table.items() if key not in edit.consumed}
+        after |= {made.key: made.expr for made in edit.made}
+        turned = self._turned()
+        if turned is not None:
+            back = Rename.model_validate({"op": "rename", "map": turned}).edit(replace(scope, table=after))
+            if not back.faults and {made.parents[0]: made.key for made in back.made} == pairs:
+                unused = {pattern.text for pattern in back.unmatched}
+                kept = {key: new for key, new in turned.items() if key not in unused}
+                return Inverse("exact", ({"op": "rename", "map": kept},) if kept else ())
+        return Inverse("exact", ({"op": "rename", "map": pairs},) if pairs else ())
+
+    def _turned(self) -> dict[str, str] | None:
+        """Turn each pair round; None where one cannot be."""
+        turned: dict[str, str] = {}
+        for pattern, template in self.map.items():
+            back = invert_keys([pattern], [template])
+            if back is None or back[0][0] in turned or not set(template.names) <= set(pattern.names):
+                return None
+            turned[back[0][0]] = back[1][0]
+        return turned

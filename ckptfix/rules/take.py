@@ -14,7 +14,7 @@ from ckptfix.errors import CkptfixError, LayoutError, RuleError, UnknownVariable
 from ckptfix.expr import Expr
 from ckptfix.expr import Take as TakeExpr
 from ckptfix.layout import Axis, Name, Number, Product, Sizes, Sum, expand, extent, names_of, parse_tensor, solve
-from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
+from ckptfix.rules.base import Edit, Example, Extent, Inverse, Made, Patterns, Rule, Scope, lossy, select
 
 _SLICE = re.compile(r"(\d*):(\d*)(?::([1-9]\d*))?")
 
@@ -86,6 +86,23 @@ class Take(Rule):
             except CkptfixError as error:
                 faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
         return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
+
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Put the rows back in their order, where all are there."""
+        taken = {made.key: made.expr for made in edit.made if made.expr != scope.table[made.key]}
+        rows = {key: tuple(expr.rows) for key, expr in taken.items() if isinstance(expr, TakeExpr)}
+        sizes = {key: expr.source.spec.shape[expr.dim] for key, expr in taken.items() if isinstance(expr, TakeExpr)}
+        if not rows:
+            return Inverse("exact")
+        axes = parse_tensor(self.layout)
+        if any(sorted(row) != list(range(sizes[key])) for key, row in rows.items()):
+            return lossy("rows are left out")
+        if not any(isinstance(axis, Name) and axis.name == self.axis for axis in axes) or len(set(rows.values())) > 1:
+            return lossy("the order back cannot be written as one rule")
+        order = next(iter(rows.values()))
+        back = sorted(range(len(order)), key=order.__getitem__)
+        rule = {"op": "take", "keys": list(rows), "layout": self.layout, "axis": self.axis, "index": back}
+        return Inverse("exact", (rule,))
 
     def _taken(self, source: Expr, scope: Scope) -> Expr:
         axes = expand(parse_tensor(self.layout), len(source.spec.shape))
