@@ -47,5 +47,5 @@ def test_an_op_has_examples_and_all_of_them_run(op: str) -> None:
 
 
 def test_the_ops_are_found() -> None:
-    assert list(rule_types())[:4] == ["cast", "copy", "drop", "fill"]
+    assert list(rule_types())[:5] == ["call", "cast", "copy", "drop", "fill"]
     assert {"rename", "resize"} <= rule_types().keys()
