@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, reduce
@@ -15,8 +16,12 @@ from ckptfix.digest import hash_document
 from ckptfix.document import Document, parse_document, read_document, validate
 from ckptfix.errors import Origin
 from ckptfix.keys import VarValue
+from ckptfix.recipes import recipe_path
 from ckptfix.rules import rule_types
 from ckptfix.rules.base import Rule
+
+_NAME = re.compile(r"[\w-]+")
+"""What a shipped recipe may be called: a name without a dot or a slash."""
 
 
 def read_variable(value: object) -> VarValue:
@@ -86,9 +91,10 @@ class Recipe:
 
 
 def load_recipe(recipe: Recipe | Path | str | Mapping[str, Any] | None) -> Recipe:
-    """Read a recipe from a file, from a text with more than one line, or from plain values.
+    """Read a recipe from a file, by the name of a shipped one, from a text of several lines, or from plain values.
 
-    Raises SourceNotFound, ReadFailed, RecipeSyntaxError or RecipeSchemaError.
+    A file goes before a shipped recipe of the same name. Raises InvalidCall for a name that is neither, SourceNotFound,
+    ReadFailed, RecipeSyntaxError or RecipeSchemaError.
     """
     match recipe:
         case None:
@@ -99,6 +105,8 @@ def load_recipe(recipe: Recipe | Path | str | Mapping[str, Any] | None) -> Recip
             return _check(read_document(recipe))
         case str() if "\n" in recipe:
             return _check(parse_document(recipe, "recipe"))
+        case str() if _NAME.fullmatch(recipe) and not Path(recipe).exists():
+            return _check(parse_document(recipe_path(recipe).read_text(encoding="utf-8"), f"{recipe}.yaml"))
         case str():
             return _check(read_document(Path(recipe)))
     return _check(Document("recipe", dict(recipe)))

@@ -1,0 +1,80 @@
+"""Every shipped recipe is proven: the converted weights load strictly, and the two models give the same numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ckptfix
+from ckptfix.recipe import load_recipe
+from ckptfix.recipes import list_recipes, recipe_path
+from tests.recipes import vision
+from tests.recipes.case import Case, State, outputs, randomise
+
+CASES = [*vision.CASES]
+SWAPS = 3
+TOLERANCE = 1e-4
+INSENSITIVE = ("k_proj.bias",)
+"""Softmax ignores a bias of all keys."""
+
+
+def difference(have: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    assert have.shape == want.shape
+    return float((have - want).abs().max() / want.abs().max())
+
+
+def swaps(state: State) -> Iterator[tuple[str, str]]:
+    """Pick pairs of floating tensors of one shape."""
+    groups: dict[object, list[str]] = {}
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not key.endswith(INSENSITIVE):
+            groups.setdefault(tensor.shape, []).append(key)
+    pairs = [keys for keys in groups.values() if len(keys) > 1]
+    chance = random.Random(0)
+    for keys in chance.sample(pairs, min(SWAPS, len(pairs))):
+        first, second = chance.sample(keys, 2)
+        yield first, second
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parity(case: Case, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source, target = case.source(), case.target()
+    randomise(source)
+    randomise(target)
+    inputs = case.inputs()
+    want = case.compared(case.expected(outputs(source, inputs)))
+    assert torch.isfinite(want).all() and want.std() > 0
+    torch.save(case.saved(source.state_dict()), tmp_path / "source.pth")
+
+    out = tmp_path / "converted.safetensors"
+    ckptfix.adapt(tmp_path / "source.pth", target, out, case.recipe, variables=dict(case.variables))
+
+    state = load_file(out)
+    target.load_state_dict(state, strict=True)
+    assert difference(case.compared(outputs(target, inputs)), want) < TOLERANCE
+
+    pairs = list(swaps(state))
+    assert pairs
+    for first, second in pairs:
+        target.load_state_dict({**state, first: state[second], second: state[first]}, strict=True)
+        swapped = difference(case.compared(outputs(target, inputs)), want)
+        assert not swapped < TOLERANCE, f"{first} and {second} may be swapped unnoticed"
+
+
+def test_no_recipe_without_proof() -> None:
+    assert sorted({case.recipe for case in CASES}) == list(list_recipes())
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_is_valid_described_and_short(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.description and recipe.rules
+    assert recipe.file == f"{name}.yaml"
+    assert len(recipe_path(name).read_text(encoding="utf-8").splitlines()) < 60
