@@ -10,18 +10,8 @@ from ckptfix.errors import CkptfixError, LayoutError, RuleError
 from ckptfix.expr import Block, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
-from ckptfix.layout import (
-    Axis,
-    Product,
-    Sizes,
-    Sum,
-    expand,
-    extent,
-    names_of,
-    parse_tensor,
-    solve,
-    text_of,
-)
+from ckptfix.layout import Axes, Sizes, expand, extent, names_of, parse_tensor, solve, text_of
+from ckptfix.layout.part import find_part
 from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
 from ckptfix.tensors import Shape, TensorSpec
 
@@ -159,7 +149,7 @@ class Resize(Rule):
                     raise RuleError(f"{mode} cannot resize {_change(self.axes, have, want)}")
                 return ResizeExpr(source, spec, block, mode, self.antialias, self.align_corners)
 
-    def _new_sizes(self, key: str, axes: tuple[Axis, ...], have: Sizes, scope: Scope) -> Sizes:
+    def _new_sizes(self, key: str, axes: Axes, have: Sizes, scope: Scope) -> Sizes:
         if isinstance(self.axes, dict):
             return scope.look_up(self.axes)
         if key not in scope.want:
@@ -199,55 +189,20 @@ def _change(names: list[str] | dict[str, Extent | str], have: Sizes, want: Sizes
     return ", ".join(f"{name} from {have[name]} to {want[name]}" for name in names)
 
 
-def _block(axes: tuple[Axis, ...], have: Sizes, want: Sizes, listed: tuple[str, ...]) -> Block:
-    """Find the part that changes, and where the listed axes lie in it."""
-    sums = [dim for dim, axis in enumerate(axes) if isinstance(axis, Sum) and _mentions(axis, listed)]
-    if len(sums) > 1:
-        raise LayoutError("the axes to resize lie in two sums", hint="resize one after the other")
-    if sums and not all(name in names_of(axes[sums[0]]) for name in listed):
-        raise LayoutError(
-            f"only a part of {axes[sums[0]]} changes, so no axis beside it can", hint="resize one after the other"
-        )
-    dim = sums[0] if sums else 0
-    start, core = _descend(axes[dim], have, listed) if sums else (0, axes[0])
-    part = (*axes[:dim], core, *axes[dim + 1 :])
-    atoms = [atom for axis in part for atom in _atoms(axis, listed)]
-    names = [str(atom) for atom in atoms]
+def _block(axes: Axes, have: Sizes, want: Sizes, listed: tuple[str, ...]) -> Block:
+    """Say in numbers which part changes, and where the listed axes lie in it."""
+    part = find_part(axes, have, listed)
+    names = [str(atom) for atom in part.atoms]
     return Block(
-        dim=dim,
-        start=start,
-        stop=start + (extent(core, have) or 0),
-        inner=_extents(atoms, have),
+        dim=part.dim,
+        start=part.start,
+        stop=part.start + (extent(part.axes[part.dim], have) or 0),
+        inner=_extents(part.atoms, have),
         axes=tuple(names.index(name) for name in listed),
         sizes=tuple(want[name] for name in listed),
-        shape=_extents(part, want),
+        shape=_extents(part.axes, want),
     )
 
 
-def _mentions(axis: Axis, names: tuple[str, ...]) -> bool:
-    return any(name in names for name in names_of(axis))
-
-
-def _descend(axis: Axis, sizes: Sizes, listed: tuple[str, ...]) -> tuple[int, Axis]:
-    """Go down the sums to the one part that holds all listed axes; give its start and itself."""
-    start = 0
-    while isinstance(axis, Sum):
-        hits = [part for part in axis.parts if _mentions(part, listed)]
-        if len(hits) > 1:
-            raise LayoutError(f"{axis}: two parts change", hint="resize one after the other")
-        position = axis.parts.index(hits[0])
-        start += sum(extent(part, sizes) or 0 for part in axis.parts[:position])
-        axis = hits[0]
-    return start, axis
-
-
-def _atoms(axis: Axis, listed: tuple[str, ...]) -> list[Axis]:
-    if isinstance(axis, Product):
-        return [atom for factor in axis.factors for atom in _atoms(factor, listed)]
-    if isinstance(axis, Sum) and _mentions(axis, listed):
-        raise LayoutError(f"{axis}: a sum inside a product cannot be resized")
-    return [axis]
-
-
-def _extents(axes: list[Axis] | tuple[Axis, ...], sizes: Sizes) -> Shape:
+def _extents(axes: Axes, sizes: Sizes) -> Shape:
     return tuple(extent(axis, sizes) or 0 for axis in axes)
