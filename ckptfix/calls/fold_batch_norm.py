@@ -1,8 +1,8 @@
 """Fold a batch norm into the convolution or linear layer before it.
 
 W' = W * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, as in
-`torch.nn.utils.fuse_conv_bn_eval`. From `weight` [out, ...], its `bias` if there is one, and the norm's `weight`, `bias`,
-`running_mean` and `running_var` [out] to `weight` and `bias`.
+`torch.nn.utils.fuse_conv_bn_eval`. From `weight` [out, ...], its `bias` if there is one, and the norm's `weight`,
+`bias`, `running_mean` and `running_var` [out] to `weight` and `bias`.
 """
 
 from __future__ import annotations
