@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +23,26 @@ def tokens(vocabulary: int, length: int = 12) -> Callable[[], Tensor]:
     return lambda: torch.randint(0, vocabulary, (2, length))
 
 
-def same(state: State) -> State:
+def save_state(model: nn.Module, folder: Path) -> Path:
     """Save the state dict as it is."""
-    return state
+    torch.save(model.state_dict(), folder / "source.pth")
+    return folder / "source.pth"
+
+
+def save_pretrained(model: nn.Module, folder: Path) -> Path:
+    """Save a model of transformers as it saves itself."""
+    model.save_pretrained(folder)  # type: ignore[operator]
+    return folder / "model.safetensors"
+
+
+def renamed(rename: Callable[[State], State]) -> Callable[[nn.Module, Path], Path]:
+    """Save the state dict under other names."""
+
+    def save(model: nn.Module, folder: Path) -> Path:
+        torch.save(rename(model.state_dict()), folder / "source.pth")
+        return folder / "source.pth"
+
+    return save
 
 
 def whole(output: Tensor) -> Tensor:
@@ -34,7 +52,7 @@ def whole(output: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe at work. `saved` makes the file's state dict out of the source model's own; `expected` makes the target
+    """A recipe at work. `save` writes the source model to a file; `expected` makes the target
     model's output out of the source model's, `compared` picks what is compared of it."""
 
     recipe: str
@@ -43,7 +61,7 @@ class Case:
     inputs: Callable[[], Tensor]
     name: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    saved: Callable[[State], State] = same
+    save: Callable[[nn.Module, Path], Path] = save_state
     expected: Callable[[Tensor], Tensor] = whole
     compared: Callable[[Tensor], Tensor] = whole
 

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.vgg import make_layers
 
-from tests.recipes.case import Case, State, images
+from tests.recipes.case import Case, State, images, renamed
 
 Model = Callable[[], nn.Module]
 VGG_WIDTHS: list[Any] = [4, "M", 6, "M", 8, 8]
@@ -130,9 +130,16 @@ CASES = [
     *both_ways("vgg", partial(tv_vgg, False), partial(timm_vgg, False), 28),
     *both_ways("vgg", partial(tv_vgg, True), partial(timm_vgg, True), 28, "bn"),
     *both_ways("densenet", tv_densenet, timm_densenet, 64),
-    Case("torchvision-timm-densenet", tv_densenet, timm_densenet, images(64), "published", saved=old_densenet_names),
+    Case(
+        "torchvision-timm-densenet",
+        tv_densenet,
+        timm_densenet,
+        images(64),
+        "published",
+        save=renamed(old_densenet_names),
+    ),
     *both_ways("vit", tv_vit, timm_vit, 32),
-    Case("torchvision-timm-vit", tv_vit, timm_vit, images(32), "published", saved=old_vit_names),
+    Case("torchvision-timm-vit", tv_vit, timm_vit, images(32), "published", save=renamed(old_vit_names)),
     *both_ways("swin", tv_swin, timm_swin, 64),
     *both_ways("convnext", tv_convnext, timm_convnext, 64),
     *both_ways(
