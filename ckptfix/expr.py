@@ -96,12 +96,12 @@ class Block:
     shape: Shape
 
 
-Interpolation = Literal["bicubic", "bilinear", "linear", "nearest"]
+Interpolation = Literal["bicubic", "bilinear", "linear", "nearest", "pinv"]
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Another extent along some axes, by interpolation in float32."""
+    """Another extent along some axes, by interpolation in float32; `pinv` by its pseudo-inverse."""
 
     source: Expr
     spec: TensorSpec

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ckptfix.digest import hash_document
 from ckptfix.errors import RuleError, TargetBuildError
 from ckptfix.execute.arrange import arrange
+from ckptfix.execute.resample import resample
 from ckptfix.expr import (
     Block,
     Cast,
@@ -71,7 +71,7 @@ def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
         case Cast(source):
             return evaluate(source, load, initial).to(dtype)
         case Resize(source, block=block):
-            return _on_block(evaluate(source, load, initial), block, lambda part: _interpolate(part, expr))
+            return _on_block(evaluate(source, load, initial), block, lambda part: resample(part, expr))
         case Crop(source, block=block):
             return _on_block(evaluate(source, load, initial), block, lambda part: _crop(part, block))
         case Pad(source, block=block, filler=None):
@@ -118,24 +118,6 @@ def _on_block(tensor: Tensor, block: Block, change: Callable[[Tensor], Tensor]) 
     before = tensor.narrow(block.dim, 0, block.start)
     after = tensor.narrow(block.dim, block.stop, tensor.shape[block.dim] - block.stop)
     return torch.cat([before, changed, after], block.dim) if length < tensor.shape[block.dim] else changed
-
-
-def _interpolate(part: Tensor, expr: Resize) -> Tensor:
-    """Interpolate in float32 along the block's axes, as `torch.nn.functional.interpolate` defines it."""
-    axes = expr.block.axes
-    order = [axis for axis in range(part.dim()) if axis not in axes] + list(axes)
-    moved = part.to(torch.float32).permute(order)
-    kept = moved.shape[: part.dim() - len(axes)]
-    batch = moved.reshape(1, -1, *moved.shape[part.dim() - len(axes) :])
-    result = functional.interpolate(
-        batch,
-        size=expr.block.sizes,
-        mode=expr.mode,
-        align_corners=expr.align_corners if expr.mode != "nearest" else None,
-        antialias=expr.antialias,
-    )
-    back = sorted(range(part.dim()), key=order.__getitem__)
-    return result.reshape(*kept, *expr.block.sizes).permute(back).to(part.dtype)
 
 
 def _crop(part: Tensor, block: Block) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ckptfix.digest import hash_document
 from ckptfix.execute.evaluate import torch_dtype
 from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Rearrange, Resize, Take
 from ckptfix.proof.coordinates import rearrange
+from ckptfix.proof.resample import sample
 
 
 def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int], Mapping[str, Tensor]]) -> Tensor:
@@ -30,7 +30,7 @@ def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int],
         case Cast(inner, dtype):
             return recompute(inner, source, initial).type(torch_dtype(dtype))
         case Resize(inner):
-            return _replace_block(recompute(inner, source, initial), expr.block, lambda part: _sample(part, expr))
+            return _replace_block(recompute(inner, source, initial), expr.block, lambda part: sample(part, expr))
         case Crop(inner, block=block):
             return _replace_block(recompute(inner, source, initial), block, lambda part: part[_leading(part, block)])
         case Pad(inner, block=block):
@@ -62,7 +62,8 @@ def _replace_block(
         present = torch.zeros(changed.shape, dtype=torch.bool)
         present[tuple(slice(extent) for extent in block.inner)] = True
         changed = torch.where(present, changed, under)
-    return torch.cat((before, changed.reshape(block.shape), after), block.dim)
+    folded = changed.reshape(block.shape)
+    return folded if part.shape == tensor.shape else torch.cat((before, folded, after), block.dim)
 
 
 def _leading(part: Tensor, block: Block) -> tuple[slice, ...]:
@@ -79,14 +80,3 @@ def _grow(part: Tensor, expr: Pad) -> Tensor:
         grown.fill_(expr.value)
     grown[tuple(slice(extent) for extent in part.shape)] = part
     return grown
-
-
-def _sample(part: Tensor, expr: Resize) -> Tensor:
-    axes = expr.block.axes
-    last = tuple(range(-len(axes), 0))
-    moved = part.float().movedim(axes, last)
-    flat = moved.flatten(0, -len(axes) - 1) if moved.dim() > len(axes) else moved.unsqueeze(0)
-    corners = {} if expr.mode == "nearest" else {"align_corners": expr.align_corners, "antialias": expr.antialias}
-    sampled = functional.interpolate(flat.unsqueeze(0), expr.block.sizes, mode=str(expr.mode), **corners)[0]
-    kept = moved.shape[: moved.dim() - len(axes)]
-    return sampled.reshape(*kept, *expr.block.sizes).movedim(last, axes).type(part.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +16,15 @@ from ckptfix.layout.part import find_part
 from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
 from ckptfix.tensors import Shape, TensorSpec
 
-_AXES = {"linear": (1, 1), "bilinear": (2, 2), "bicubic": (2, 2), "nearest": (1, 3)}
+_AXES = {"linear": (1, 1), "bilinear": (2, 2), "bicubic": (2, 2), "nearest": (1, 3), "pinv": (2, 2)}
+"""How many axes a mode works along, at least and at most; the others along any number."""
+_MODES_WITH = {
+    "antialias": ("bilinear", "bicubic", "pinv"),
+    "align_corners": ("linear", "bilinear", "bicubic"),
+}
+"""The modes that have an option."""
+_MOST_CELLS = 64 * 64
+"""The largest patch whose resizing is inverted, in time and memory that grow with the square and cube of it."""
 
 
 class Resize(Rule):
@@ -33,13 +42,14 @@ class Resize(Rule):
         description="The axes that change: a list, with new extents from the target, or a map to new extents.",
         min_length=1,
     )
-    mode: Literal["bicubic", "bilinear", "linear", "nearest", "crop", "pad"] = Field(
-        description="crop keeps the leading part, pad adds to the end."
+    mode: Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "crop", "pad"] = Field(
+        description="pinv is for patch kernels: they answer to resized patches as before. "
+        "crop keeps the leading part, pad adds to the end."
     )
     sizes: dict[str, Extent | str] = Field(
         default_factory=dict, description="Extents of axes in the SOURCE that its shape alone does not tell."
     )
-    antialias: bool = Field(default=False, description="Low-pass before shrinking (bilinear, bicubic).")
+    antialias: bool = Field(default=False, description="Low-pass before shrinking (bilinear, bicubic, pinv).")
     align_corners: bool = Field(default=False, description="Corner pixels stay on corners (linear, bilinear, bicubic).")
     fill: float | Literal["mean", "target"] = Field(
         default=0.0, description="What pad adds: a number, the mean of the present rows, or the target's own."
@@ -52,6 +62,12 @@ class Resize(Rule):
             have={"pos": [1, 197, 8]},
             want={"pos": [1, 577, 8]},
             gives={"pos": "bicubic(pos, [1, 197, 8] -> [1, 577, 8])"},
+        ),
+        Example(
+            rule='{op: resize, keys: proj, layout: "o i h w", axes: [h, w], mode: pinv, antialias: true}',
+            have={"proj": [8, 3, 16, 16]},
+            want={"proj": [8, 3, 14, 14]},
+            gives={"proj": "pinv(proj, [8, 3, 16, 16] -> [8, 3, 14, 14])"},
         ),
         Example(
             rule='{op: resize, keys: wte, layout: "v c", axes: {v: 12}, mode: pad, fill: mean}',
@@ -99,10 +115,9 @@ class Resize(Rule):
         low, high = _AXES.get(self.mode, (1, len(names)))
         if not low <= len(self.axes) <= high:
             raise ValueError(f"{self.mode} works along {low if low == high else f'{low} to {high}'} axes")
-        if self.antialias and self.mode not in ("bilinear", "bicubic"):
-            raise ValueError(f"antialias: {self.mode} has none")
-        if self.align_corners and self.mode not in ("linear", "bilinear", "bicubic"):
-            raise ValueError(f"align_corners: {self.mode} has none")
+        for option, modes in _MODES_WITH.items():
+            if getattr(self, option) and self.mode not in modes:
+                raise ValueError(f"{option}: {self.mode} has none")
         if "fill" in self.model_fields_set and self.mode != "pad":
             raise ValueError(f"fill: {self.mode} adds nothing")
         if self.fill == "mean" and len(self.axes) > 1:
@@ -143,11 +158,19 @@ class Resize(Rule):
                     raise RuleError(f"pad cannot shrink {_change(self.axes, have, want)}", hint="use mode: crop")
                 return self._padded(key, source, spec, block, scope)
             case mode:
-                if source.spec.dtype.kind != "float":
-                    raise RuleError(f"{mode} needs floating numbers, this is {source.spec.dtype}")
-                if 0 in (*block.inner, *block.sizes):
-                    raise RuleError(f"{mode} cannot resize {_change(self.axes, have, want)}")
+                self._check_numbers(spec, block, _change(self.axes, have, want))
                 return ResizeExpr(source, spec, block, mode, self.antialias, self.align_corners)
+
+    def _check_numbers(self, spec: TensorSpec, block: Block, change: str) -> None:
+        if spec.dtype.kind != "float":
+            raise RuleError(f"{self.mode} needs floating numbers, this is {spec.dtype}")
+        if 0 in (*block.inner, *block.sizes):
+            raise RuleError(f"{self.mode} cannot resize {change}")
+        old = [block.inner[axis] for axis in block.axes]
+        if self.mode == "pinv" and max(math.prod(old), math.prod(block.sizes)) > _MOST_CELLS:
+            raise RuleError(
+                f"pinv cannot resize {change}", hint=f"it is for patch kernels of at most {_MOST_CELLS} cells"
+            )
 
     def _new_sizes(self, key: str, axes: Axes, have: Sizes, scope: Scope) -> Sizes:
         if isinstance(self.axes, dict):

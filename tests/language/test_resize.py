@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from ckptfix.expr import Read
+from ckptfix.proof.recompute import recompute
 from ckptfix.tensors import DType, TensorSpec
 
 from .making import plan, spec
@@ -30,7 +31,10 @@ def resized(tensor: Tensor, shape: list[int], initial: Tensor | None = None, **r
     )
     made.raise_for_errors()
     assert made.is_complete
-    return compute(made.rows["w"].expr, {"w": tensor}, {} if initial is None else {"w": initial})
+    expr, values = made.rows["w"].expr, {} if initial is None else {"w": initial}
+    result = compute(expr, {"w": tensor}, values)
+    assert same_bytes(recompute(expr, {"w": tensor}, lambda seed: values), result)
+    return result
 
 
 # -- interpolation against the libraries

@@ -1,0 +1,74 @@
+"""Give a part of a tensor other extents: interpolate it, or project patch kernels.
+
+Sums of products are taken in a fixed order, in float64 over numbers that are float32, whose products are exact there:
+the bytes depend neither on the number of threads nor on how a library multiplies matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ckptfix.expr import Resize
+from ckptfix.tensors import Shape
+
+
+def resample(part: Tensor, expr: Resize) -> Tensor:
+    """Work along the axes of the expression's block, in float32; give the dtype back."""
+    axes, sizes = expr.block.axes, expr.block.sizes
+    order = [axis for axis in range(part.dim()) if axis not in axes] + list(axes)
+    moved = part.to(torch.float32).permute(order)
+    kept = moved.shape[: part.dim() - len(axes)]
+    grids = moved.reshape(-1, *moved.shape[part.dim() - len(axes) :])
+    match expr.mode:
+        case "pinv":
+            result = _project(grids, sizes, antialias=expr.antialias)
+        case _:
+            result = _interpolate(grids, expr)
+    back = sorted(range(part.dim()), key=order.__getitem__)
+    return result.reshape(*kept, *sizes).permute(back).to(part.dtype)
+
+
+def _interpolate(grids: Tensor, expr: Resize) -> Tensor:
+    """Interpolate grids [n, ...] as `torch.nn.functional.interpolate` defines it."""
+    return functional.interpolate(
+        grids[None],
+        size=expr.block.sizes,
+        mode=expr.mode,
+        align_corners=expr.align_corners if expr.mode != "nearest" else None,
+        antialias=expr.antialias,
+    )
+
+
+def _project(kernels: Tensor, new: Shape, *, antialias: bool) -> Tensor:
+    """Project kernels [n, h, w] so that they answer to a resized patch as they did to the patch itself.
+
+    With B the matrix that resizes a patch, w' = pinv(B^T) w is the least-squares solution of <x, w> = <B x, w'> for
+    patches x of white noise: FlexiViT (Beyer et al., arXiv:2212.08013, section 3.4). B is bicubic, as in timm's
+    `resample_patch_embed`.
+    """
+    flat = kernels.flatten(1).to(torch.float64)
+    weights = _projection(tuple(kernels.shape[1:]), new, antialias=antialias)
+    total = torch.zeros(len(flat), weights.shape[1], dtype=torch.float64)
+    for cell, row in enumerate(weights):
+        total.addcmul_(flat[:, cell : cell + 1], row)
+    return total.to(torch.float32)
+
+
+@lru_cache(maxsize=8)
+def _projection(old: Shape, new: Shape, *, antialias: bool) -> Tensor:
+    """Compute pinv(B), the transpose of pinv(B^T): [cells of the old kernel, cells of the new one].
+
+    Its numbers are float32 in a float64 tensor. Singular values that float32 could not tell from 0 are taken as 0.
+    """
+    cells = math.prod(old)
+    basis = torch.eye(cells, dtype=torch.float64).reshape(1, cells, *old)
+    resized = functional.interpolate(basis, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    matrix = resized.reshape(cells, -1).T
+    rtol = max(matrix.shape) * torch.finfo(torch.float32).eps
+    inverse: Tensor = torch.linalg.pinv(matrix, rtol=rtol)
+    return inverse.to(torch.float32).to(torch.float64)

@@ -1,0 +1,51 @@
+"""The second path to what `execute.resample` does, in other words."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ckptfix.expr import Resize
+
+
+def sample(part: Tensor, expr: Resize) -> Tensor:
+    """Give the part its new extents along the axes of the expression's block."""
+    axes = expr.block.axes
+    last = tuple(range(-len(axes), 0))
+    moved = part.float().movedim(axes, last)
+    flat = moved.flatten(0, -len(axes) - 1) if moved.dim() > len(axes) else moved.unsqueeze(0)
+    sampled = _answers(flat, expr) if expr.mode == "pinv" else _interpolated(flat, expr)
+    kept = moved.shape[: moved.dim() - len(axes)]
+    return sampled.reshape(*kept, *expr.block.sizes).movedim(last, axes).type(part.dtype)
+
+
+def _interpolated(flat: Tensor, expr: Resize) -> Tensor:
+    corners = {} if expr.mode == "nearest" else {"align_corners": expr.align_corners, "antialias": expr.antialias}
+    return functional.interpolate(flat.unsqueeze(0), expr.block.sizes, mode=str(expr.mode), **corners)[0]
+
+
+def _answers(kernels: Tensor, expr: Resize) -> Tensor:
+    """Project patch kernels [n, h, w]: each old cell, one after the other, gives its share to all new ones."""
+    _, height, width = kernels.shape
+    shares = _shares(height, width, *expr.block.sizes, antialias=expr.antialias)
+    cells = kernels.double().reshape(-1, height * width).unbind(1)
+    total = torch.zeros(shares.shape[0], len(kernels), dtype=torch.float64)
+    for cell, share in zip(cells, shares.unbind(1), strict=True):
+        total = total + share.outer(cell)
+    return total.T.float()
+
+
+@lru_cache(maxsize=8)
+def _shares(height: int, width: int, new_height: int, new_width: int, *, antialias: bool) -> Tensor:
+    """Say what share of each old cell each new one gets: [new cells, old cells], rounded to float32."""
+    dots = torch.zeros(1, height * width, height, width, dtype=torch.float64)
+    for cell in range(height * width):
+        dots[0, cell, cell // width, cell % width] = 1
+    images = functional.interpolate(dots, (new_height, new_width), mode="bicubic", antialias=antialias)
+    resize = images[0].flatten(1).T
+    smallest = max(resize.shape) * torch.finfo(torch.float32).eps
+    shares: Tensor = torch.linalg.pinv(resize, rtol=smallest).T
+    return shares.float().double()
