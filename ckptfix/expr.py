@@ -96,12 +96,12 @@ class Block:
     shape: Shape
 
 
-Interpolation = Literal["bicubic", "bilinear", "linear", "nearest", "pinv"]
+Interpolation = Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "geometric"]
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Another extent along some axes, by interpolation in float32; `pinv` by its pseudo-inverse."""
+    """Another extent along some axes, by interpolation in float32, or by its pseudo-inverse (`pinv`)."""
 
     source: Expr
     spec: TensorSpec

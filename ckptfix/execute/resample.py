@@ -1,4 +1,4 @@
-"""Give a part of a tensor other extents: interpolate it, or project patch kernels.
+"""Give a part of a tensor other extents: interpolate it, evenly or not, or project patch kernels.
 
 Sums of products are taken in a fixed order, in float64 over numbers that are float32, whose products are exact there:
 the bytes depend neither on the number of threads nor on how a library multiplies matrices.
@@ -7,7 +7,10 @@ the bytes depend neither on the number of threads nor on how a library multiplie
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -27,6 +30,8 @@ def resample(part: Tensor, expr: Resize) -> Tensor:
     match expr.mode:
         case "pinv":
             result = _project(grids, sizes, antialias=expr.antialias)
+        case "geometric":
+            result = _stretch(grids, sizes)
         case _:
             result = _interpolate(grids, expr)
     back = sorted(range(part.dim()), key=order.__getitem__)
@@ -72,3 +77,47 @@ def _projection(old: Shape, new: Shape, *, antialias: bool) -> Tensor:
     rtol = max(matrix.shape) * torch.finfo(torch.float32).eps
     inverse: Tensor = torch.linalg.pinv(matrix, rtol=rtol)
     return inverse.to(torch.float32).to(torch.float64)
+
+
+def _stretch(tables: Tensor, new: Shape) -> Tensor:
+    """Read tables [n, ...] of relative positions at new distances, between old ones that grow geometrically.
+
+    Along each axis the old rows lie at 0, 1, 1 + q, 1 + q + q^2, ... on both sides of the middle, with q such that the
+    last reaches the new border: near ones stay near. Linear in between; beyond the last row, the last row. As in BEiT
+    (Bao et al., arXiv:2106.08254; `beit/run_class_finetuning.py` of microsoft/unilm, with splines), and timm's
+    `resize_rel_pos_bias_table` (linear, as here).
+    """
+    result = tables.to(torch.float64)
+    for axis, size in enumerate(new, 1):
+        rows, weights = _between(_places(tables.shape[axis], size), size)
+        after = weights.reshape(-1, *[1] * (tables.dim() - 1 - axis))
+        left, right = result.index_select(axis, rows), result.index_select(axis, rows + 1)
+        result = left * (1 - after) + right * after
+    return result.to(torch.float32)
+
+
+def _places(old: int, new: int) -> list[float]:
+    """Give the places of the old rows, the middle at 0, in units of the new distance."""
+    q = _growth(old // 2, new // 2)
+    right = list(accumulate(q**step for step in range(old // 2)))
+    return [-place for place in reversed(right)] + [0.0] + right
+
+
+def _growth(count: int, reach: int) -> float:
+    """Find q where 1 + q + ... + q^(count - 1) is `reach`: by bisection between 1.01 and 1.5, to 1e-6, as in BEiT."""
+    low, high, q = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if (q**count - 1) / (q - 1) > reach else (q, high)
+    return q
+
+
+def _between(places: Sequence[float], new: int) -> tuple[Tensor, Tensor]:
+    """Say after which old row each new one lies, and how far it is to the next: 0 to 1, rounded to 2^-24."""
+    rows, weights = [], []
+    for place in range(-(new // 2), new // 2 + 1):
+        row = min(max(bisect_left(places, place) - 1, 0), len(places) - 2)
+        rows.append(row)
+        way = (place - places[row]) / (places[row + 1] - places[row])
+        weights.append(round(min(max(way, 0.0), 1.0) * 2**24) / 2**24)
+    return torch.tensor(rows), torch.tensor(weights, dtype=torch.float64)

@@ -17,7 +17,8 @@ def sample(part: Tensor, expr: Resize) -> Tensor:
     last = tuple(range(-len(axes), 0))
     moved = part.float().movedim(axes, last)
     flat = moved.flatten(0, -len(axes) - 1) if moved.dim() > len(axes) else moved.unsqueeze(0)
-    sampled = _answers(flat, expr) if expr.mode == "pinv" else _interpolated(flat, expr)
+    ways = {"pinv": _answers, "geometric": _read_between}
+    sampled = ways.get(expr.mode, _interpolated)(flat, expr)
     kept = moved.shape[: moved.dim() - len(axes)]
     return sampled.reshape(*kept, *expr.block.sizes).movedim(last, axes).type(part.dtype)
 
@@ -49,3 +50,30 @@ def _shares(height: int, width: int, new_height: int, new_width: int, *, antiali
     smallest = max(resize.shape) * torch.finfo(torch.float32).eps
     shares: Tensor = torch.linalg.pinv(resize, rtol=smallest).T
     return shares.float().double()
+
+
+def _read_between(tables: Tensor, expr: Resize) -> Tensor:
+    """Read relative-position tables [n, ...] row by row, along one axis after the other."""
+    read = tables.double()
+    for axis, size in enumerate(expr.block.sizes, 1):
+        at = _distances(tables.shape[axis], size)
+        rows = []
+        for place in torch.arange(size, dtype=torch.float64) - size // 2:
+            upper = int((at < place).sum().clamp(1, len(at) - 1))
+            share = ((place - at[upper - 1]) / (at[upper] - at[upper - 1])).clamp(0, 1).mul(2**24).round() / 2**24
+            rows.append(read.select(axis, upper - 1) * (1 - share) + read.select(axis, upper) * share)
+        read = torch.stack(rows, axis)
+    return read.float()
+
+
+def _distances(old: int, new: int) -> Tensor:
+    """Give the distances from the middle that the old rows stand for, which grow by a constant factor."""
+    powers = torch.arange(old // 2, dtype=torch.float64)
+    smallest, width, factor = 1.01, 0.49, 1.01
+    while width > 1e-6:
+        width /= 2
+        factor = smallest + width
+        if float(factor**powers @ torch.ones_like(powers)) <= new // 2:
+            smallest = factor
+    right = (factor**powers).cumsum(0)
+    return torch.cat([-right.flip(0), torch.zeros(1, dtype=torch.float64), right])

@@ -16,7 +16,14 @@ from ckptfix.layout.part import find_part
 from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
 from ckptfix.tensors import Shape, TensorSpec
 
-_AXES = {"linear": (1, 1), "bilinear": (2, 2), "bicubic": (2, 2), "nearest": (1, 3), "pinv": (2, 2)}
+_AXES = {
+    "linear": (1, 1),
+    "bilinear": (2, 2),
+    "bicubic": (2, 2),
+    "nearest": (1, 3),
+    "pinv": (2, 2),
+    "geometric": (1, 2),
+}
 """How many axes a mode works along, at least and at most; the others along any number."""
 _MODES_WITH = {
     "antialias": ("bilinear", "bicubic", "pinv"),
@@ -24,7 +31,9 @@ _MODES_WITH = {
 }
 """The modes that have an option."""
 _MOST_CELLS = 64 * 64
-"""The largest patch whose resizing is inverted, in time and memory that grow with the square and cube of it."""
+"""The largest patch whose resizing is inverted, in memory and time that grow with the square and cube of it."""
+_WIDEST = 1023
+"""The largest extent of a table of relative positions, over which the powers of 1.5 are far from overflow."""
 
 
 class Resize(Rule):
@@ -42,8 +51,9 @@ class Resize(Rule):
         description="The axes that change: a list, with new extents from the target, or a map to new extents.",
         min_length=1,
     )
-    mode: Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "crop", "pad"] = Field(
+    mode: Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "geometric", "crop", "pad"] = Field(
         description="pinv is for patch kernels: they answer to resized patches as before. "
+        "geometric is for tables of relative positions: near ones change least. "
         "crop keeps the leading part, pad adds to the end."
     )
     sizes: dict[str, Extent | str] = Field(
@@ -68,6 +78,18 @@ class Resize(Rule):
             have={"proj": [8, 3, 16, 16]},
             want={"proj": [8, 3, 14, 14]},
             gives={"proj": "pinv(proj, [8, 3, 16, 16] -> [8, 3, 14, 14])"},
+        ),
+        Example(
+            rule='{op: resize, keys: table, layout: "((h w) + cls) n", axes: [h, w], mode: geometric, sizes: {cls: 3}}',
+            have={"table": [732, 12]},
+            want={"table": [2212, 12]},
+            gives={"table": "geometric(table, [732, 12] -> [2212, 12])"},
+        ),
+        Example(
+            rule='{op: resize, keys: table, layout: "(h w) n", axes: [h, w], mode: geometric}',
+            have={"table": [169, 4]},
+            want={"table": [196, 4]},
+            fails="a window of n has 2n - 1 relative positions",
         ),
         Example(
             rule='{op: resize, keys: wte, layout: "v c", axes: {v: 12}, mode: pad, fill: mean}',
@@ -170,6 +192,14 @@ class Resize(Rule):
         if self.mode == "pinv" and max(math.prod(old), math.prod(block.sizes)) > _MOST_CELLS:
             raise RuleError(
                 f"pinv cannot resize {change}", hint=f"it is for patch kernels of at most {_MOST_CELLS} cells"
+            )
+        if self.mode == "geometric" and not all(
+            3 <= before <= _WIDEST and after <= _WIDEST and before % 2 and after % 2
+            for before, after in zip(old, block.sizes, strict=True)
+        ):
+            raise RuleError(
+                f"geometric cannot resize {change}",
+                hint=f"a window of n has 2n - 1 relative positions: an odd number, 3 to {_WIDEST}",
             )
 
     def _new_sizes(self, key: str, axes: Axes, have: Sizes, scope: Scope) -> Sizes:

@@ -1,4 +1,4 @@
-"""Patch kernels agree with timm, and both ways to compute them agree to the byte."""
+"""Patch kernels and tables of positions agree with timm, Swin and MAE, and both ways to compute them agree to the byte."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from timm.layers.patch_embed import resample_patch_embed
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor
 from torch.nn import functional
 
@@ -147,3 +148,126 @@ def test_a_resize_of_patch_kernels_that_makes_no_sense() -> None:
         "pinv cannot resize h from 2 to 65, w from 2 to 64 (it is for patch kernels of at most 4096 cells)"
         in refused([1, 1, 2, 2], [1, 1, 65, 64], **KERNEL)
     )
+
+
+# -- geometric
+
+TABLE: dict[str, Any] = {"layout": "(h w) n", "axes": ["h", "w"], "mode": "geometric"}
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (14, 24), (14, 16), (12, 7), (2, 9), (8, 1)])
+def test_relative_position_tables_agree_with_timm(old: int, new: int, extra: int) -> None:
+    table = value(spec((2 * old - 1) ** 2 + extra, 4))
+    shape = [(2 * new - 1) ** 2 + extra, 4]
+    theirs = resize_rel_pos_bias_table(table, (new, new), tuple(shape))
+    ours = resized(table, shape, **TABLE | {"layout": "((h w) + p) n"}, sizes={"p": extra})
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+    assert same_bytes(ours[len(ours) - extra :].clone(), table[len(table) - extra :].clone())
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 7), (6, 10)), ((7, 4), (7, 9)), ((5, 3), (3, 5))])
+def test_tables_of_windows_that_are_not_square_agree_with_timm(old: tuple[int, int], new: tuple[int, int]) -> None:
+    sides = [2 * size - 1 for size in old]
+    table = value(spec(sides[0] * sides[1], 4))
+    wide = [2 * size - 1 for size in new]
+    theirs = resize_rel_pos_bias_table(table, new, (wide[0] * wide[1], 4), old_window_size=old)
+    ours = resized(
+        table,
+        [wide[0] * wide[1], 4],
+        **TABLE | {"axes": {"h": wide[0], "w": wide[1]}},
+        sizes={"h": sides[0]},
+    )
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_table_with_heads_first_agrees_with_timm() -> None:
+    table = value(spec(4, 13, 15))
+    theirs = resize_rel_pos_bias_table(table, (9, 12), (4, 17, 23))
+    ours = resized(table, [4, 17, 23], layout="n h w", axes=["h", "w"], mode="geometric")
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_table_grows_outwards_from_its_middle() -> None:
+    table = torch.tensor([9.0, 4.0, 1.0, 0.0, 1.0, 4.0, 9.0])
+    ours = resized(table, [11], layout="n", axes=["n"], mode="geometric")
+    assert ours[4:7].tolist() == [1.0, 0.0, 1.0]
+    torch.testing.assert_close(ours, ours.flip(0))
+    assert ours[:5].tolist() == sorted(ours[:5].tolist(), reverse=True)
+    assert ours[0].item() == pytest.approx(9, abs=1e-4)
+
+
+def test_an_axis_that_is_not_listed_is_left_alone() -> None:
+    table = value(spec(7, 5))
+    ours = resized(table, [13, 5], layout="h w", axes=["h"], mode="geometric")
+    columns = [resized(table[:, [row]], [13, 1], layout="h w", axes=["h"], mode="geometric") for row in range(5)]
+    assert same_bytes(ours, torch.cat(columns, 1))
+    assert same_bytes(ours[6].clone(), table[3].clone())
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_table_keeps_its_dtype(dtype: torch.dtype) -> None:
+    table = value(spec(25, 4)).to(dtype)
+    assert same_bytes(resized(table, [49, 4], **TABLE), resized(table.float(), [49, 4], **TABLE).to(dtype))
+
+
+def test_a_table_of_the_right_size_is_left_alone() -> None:
+    made = plan([{"op": "resize", "keys": "w", **TABLE}], {"w": [25, 4]}, {"w": [25, 4]})
+    assert made.rows["w"].expr == Read("w", spec(25, 4))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((4, 5), (5, 5)), ((5, 5), (5, 6)), ((1, 5), (5, 5)), ((1025, 3), (3, 3)), ((3, 3), (3, 1025))]
+)
+def test_a_table_that_is_none_of_relative_positions(old: tuple[int, int], new: tuple[int, int]) -> None:
+    rule = {**TABLE, "layout": "h w n"}
+    assert (
+        f"geometric cannot resize h from {old[0]} to {new[0]}, w from {old[1]} to {new[1]} "
+        "(a window of n has 2n - 1 relative positions: an odd number, 3 to 1023)"
+    ) in refused([*old, 2], [*new, 2], **rule)
+    assert "geometric needs floating numbers, this is I64" in refused([3, 3, 2], [5, 5, 2], DType.I64, **rule)
+    assert "geometric cannot resize h from 3 to 0, w from 3 to 3" in refused([3, 3, 2], [0, 3, 2], **rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"layout": "h w n", "axes": ["h", "w", "n"]}, "geometric works along 1 to 2 axes"),
+        ({"antialias": True}, "antialias: geometric has none"),
+        ({"align_corners": True}, "align_corners: geometric has none"),
+        ({"fill": 1}, "fill: geometric adds nothing"),
+    ],
+)
+def test_a_resize_of_tables_that_is_written_wrong(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeSchemaError, match=message):
+        plan([{"op": "resize", "keys": "w", **TABLE, **rule}], {"w": [9, 2]}, {"w": [25, 2]})
+
+
+# -- the same tables and grids by plain bicubic, for other families
+
+
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (12, 8)])
+def test_bicubic_tables_are_resized_as_swin_does(old: int, new: int) -> None:
+    table = value(spec((2 * old - 1) ** 2, 4))
+    side, wide = 2 * old - 1, 2 * new - 1
+    image = table.T.reshape(1, 4, side, side)
+    theirs = functional.interpolate(image, size=(wide, wide), mode="bicubic").reshape(4, wide * wide).T
+    ours = resized(table, [wide * wide, 4], **TABLE | {"mode": "bicubic"})
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 24), (14, 8)])
+def test_position_tables_are_resized_as_mae_does(old: int, new: int) -> None:
+    table = value(spec(1, 1 + old * old, 6))
+    grid = table[:, 1:].reshape(1, old, old, 6).permute(0, 3, 1, 2)
+    larger = functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    theirs = torch.cat([table[:, :1], larger.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    ours = resized(
+        table,
+        [1, 1 + new * new, 6],
+        layout="1 (p + (h w)) c",
+        axes=["h", "w"],
+        sizes={"p": 1},
+        mode="bicubic",
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
