@@ -1,4 +1,4 @@
-"""Patch kernels and tables of positions agree with timm, Swin and MAE, and both ways to compute them agree to the byte."""
+"""Kernels and tables agree with timm, Swin and MAE, and both ways to compute them agree to the byte."""
 
 from __future__ import annotations
 
