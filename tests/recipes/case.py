@@ -45,6 +45,11 @@ def renamed(rename: Callable[[State], State]) -> Callable[[nn.Module, Path], Pat
     return save
 
 
+def itself(model: nn.Module) -> nn.Module:
+    """Compare with the source model as it is."""
+    return model
+
+
 def whole(output: Tensor) -> Tensor:
     """Compare the whole output."""
     return output
@@ -52,8 +57,11 @@ def whole(output: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe at work. `save` writes the source model to a file; `expected` makes the target
-    model's output out of the source model's, `compared` picks what is compared of it."""
+    """A recipe at work.
+
+    `save` writes the source model to a file. `reference` makes of it, later, the model whose output is compared,
+    `expected` turns that output into the target model's, `compared` picks what is compared of both.
+    """
 
     recipe: str
     source: Callable[[], nn.Module]
@@ -62,6 +70,7 @@ class Case:
     name: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
     save: Callable[[nn.Module, Path], Path] = save_state
+    reference: Callable[[nn.Module], nn.Module] = itself
     expected: Callable[[Tensor], Tensor] = whole
     compared: Callable[[Tensor], Tensor] = whole
 

@@ -41,17 +41,18 @@ SIZES: dict[str, Any] = {
 HEADS = {"n_heads": 6}
 
 
-def llama() -> nn.Module:
-    return LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2, rms_norm_eps=1e-6))
+def llama(more: int = 0) -> nn.Module:
+    sizes = SIZES | {"vocab_size": VOCABULARY + more}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, rms_norm_eps=1e-6))
 
 
 def meta_llama() -> nn.Module:
     return MetaLlama(VOCABULARY, 24, 12, 6, 2, 40)
 
 
-def gpt2() -> nn.Module:
+def gpt2(more: int = 0) -> nn.Module:
     sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 12, "n_head": 6, "bos_token_id": 0, "eos_token_id": 1}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, activation_function="gelu", **sizes))
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY + more, activation_function="gelu", **sizes))
 
 
 def nanogpt(bias: bool = True) -> nn.Module:
@@ -64,8 +65,8 @@ def published_gpt2(state: State) -> State:
     return old | {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32).tril() for i in range(12)}
 
 
-def neox_config() -> GPTNeoXConfig:
-    return GPTNeoXConfig(**SIZES)
+def neox(more: int = 0) -> nn.Module:
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES | {"vocab_size": VOCABULARY + more}))
 
 
 def mixtral() -> nn.Module:
@@ -126,15 +127,15 @@ CASES = [
     Case("nanogpt-transformers-gpt2", nanogpt, gpt2, tokens(VOCABULARY), "compiled", save=prefixed("_orig_mod.")),
     Case(
         "gpt_neox-fused-split",
-        lambda: GPTNeoXForCausalLM(neox_config()),
-        lambda: split_neox(neox_config()),
+        neox,
+        lambda: split_neox(GPTNeoXConfig(**SIZES)),
         tokens(VOCABULARY),
         variables=HEADS,
     ),
     Case(
         "gpt_neox-split-fused",
-        lambda: split_neox(neox_config()),
-        lambda: GPTNeoXForCausalLM(neox_config()),
+        lambda: split_neox(GPTNeoXConfig(**SIZES)),
+        neox,
         tokens(VOCABULARY),
         variables=HEADS,
     ),

@@ -23,7 +23,6 @@ from tests.recipes.case import Case, images, renamed, save_pretrained
 from tests.recipes.vision import Model, old_vit_names, timm_convnext, timm_swin, timm_vit, tv_vit
 
 VIT: dict[str, Any] = {
-    "image_size": 32,
     "patch_size": 8,
     "hidden_size": 24,
     "num_hidden_layers": 12,
@@ -34,12 +33,12 @@ VIT: dict[str, Any] = {
 }
 
 
-def vit() -> nn.Module:
-    return ViTForImageClassification(ViTConfig(**VIT))
+def vit(image: int = 32) -> nn.Module:
+    return ViTForImageClassification(ViTConfig(**VIT, image_size=image))
 
 
-def deit() -> nn.Module:
-    return DeiTForImageClassificationWithTeacher(DeiTConfig(**VIT))
+def deit(image: int = 32) -> nn.Module:
+    return DeiTForImageClassificationWithTeacher(DeiTConfig(**VIT, image_size=image))
 
 
 def timm_deit() -> nn.Module:
@@ -48,8 +47,8 @@ def timm_deit() -> nn.Module:
     )
 
 
-def dinov2() -> nn.Module:
-    return Dinov2Model(Dinov2Config(**VIT, mlp_ratio=2))
+def dinov2(image: int = 32) -> nn.Module:
+    return Dinov2Model(Dinov2Config(**VIT, image_size=image, mlp_ratio=2))
 
 
 def timm_dinov2() -> nn.Module:
