@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ckptfix.document import Document, read_document, validate
 from ckptfix.errors import InvalidCall
 from ckptfix.formats import split_select
+from ckptfix.recipes import list_recipes, recipe_path
 from ckptfix.rules.cast import FloatDType
 from ckptfix.targets import is_target
 from ckptfix.targets.base import TargetURI
@@ -71,7 +72,9 @@ class Step(_Part):
     ckptfix: Literal[1] = Field(default=1, description="Version of the step document.")
     source: str = Field(description="The checkpoint, FILE or FILE#PATH.")
     target: str = Field(description="The architecture: a target URI, a lockfile or a checkpoint.")
-    recipe: str | dict[str, Any] | None = Field(default=None, description="A recipe's path, or the recipe itself.")
+    recipe: str | dict[str, Any] | None = Field(
+        default=None, description="A recipe's path, a shipped one's name, or the recipe itself."
+    )
     vars: dict[str, Any] = Field(default_factory=dict, description="Variables of the recipe.")
     dtype: FloatDType | None = Field(default=None, description="Cast every floating tensor.")
     output: str = Field(description="The file to write; manifest.json goes beside it, last.")
@@ -88,11 +91,17 @@ class Step(_Part):
             update={
                 "source": absolute(self.source),
                 "target": _resolve_target(self.target, folder),
-                "recipe": absolute(self.recipe) if isinstance(self.recipe, str) else self.recipe,
+                "recipe": _resolve_recipe(self.recipe, folder) if isinstance(self.recipe, str) else self.recipe,
                 "output": absolute(self.output),
                 "report": absolute(self.report) if self.report else None,
             }
         )
+
+
+def _resolve_recipe(recipe: str, folder: Path) -> str:
+    """Give the file in the folder, or else the shipped recipe of that name."""
+    path = folder / recipe
+    return str(recipe_path(recipe) if recipe in list_recipes() and not path.exists() else path)
 
 
 def _resolve_target(target: str, folder: Path) -> str:

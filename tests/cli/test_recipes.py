@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptfix.pipeline import Step
 from ckptfix.recipe import load_recipe
 from ckptfix.recipes import list_recipes, recipe_path
 
@@ -69,3 +70,10 @@ def test_a_misspelt_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     save_net(tmp_path / "net.pth")
     assert call("check", tmp_path / "net.pth", tmp_path / "net.pth", "-r", "torchvision-tim-resnet") == 2
     assert NAME in capsys.readouterr().err
+
+
+def test_a_step_names_one(tmp_path: Path) -> None:
+    step = Step(source="a.pth", target="b.pth", recipe=NAME, output="c.pth")
+    assert step.resolve_paths(tmp_path).recipe == str(recipe_path(NAME))
+    (tmp_path / NAME).touch()
+    assert step.resolve_paths(tmp_path).recipe == str(tmp_path / NAME)
