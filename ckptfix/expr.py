@@ -115,6 +115,24 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """Another number of channels along one axis: the old ones in turn (`tile`), or each their `sum` or `mean`.
+
+    With `rescale` they together weigh what the old ones did, so that an input whose channels are all alike gets the
+    same response; not exactly where `tile` ends within a turn.
+    """
+
+    source: Expr
+    spec: TensorSpec
+    block: Block
+    mode: Literal["tile", "sum", "mean"]
+    rescale: bool
+
+    def __str__(self) -> str:
+        return f"{self.mode}({self.source}, {_change(self.source, self.spec)}{', rescaled' if self.rescale else ''})"
+
+
+@dataclass(frozen=True)
 class Crop:
     """The leading part along some axes."""
 
@@ -206,7 +224,7 @@ class Compute:
         return f"{self.label}({', '.join(map(str, self.parts))})"
 
 
-Expr = Read | Constant | Normal | Initial | Cast | Resize | Crop | Pad | Rearrange | Take | Compute
+Expr = Read | Constant | Normal | Initial | Cast | Resize | Channels | Crop | Pad | Rearrange | Take | Compute
 _MOST_SHOWN = 4
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from ckptfix.digest import hash_document
 from ckptfix.errors import RuleError, TargetBuildError
 from ckptfix.execute.arrange import arrange
-from ckptfix.execute.resample import resample
+from ckptfix.execute.resample import rechannel, resample
 from ckptfix.expr import (
     Block,
     Cast,
+    Channels,
     Compute,
     Constant,
     Crop,
@@ -72,6 +73,8 @@ def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
             return evaluate(source, load, initial).to(dtype)
         case Resize(source, block=block):
             return _on_block(evaluate(source, load, initial), block, lambda part: resample(part, expr))
+        case Channels(source, block=block):
+            return _on_block(evaluate(source, load, initial), block, lambda part: rechannel(part, expr))
         case Crop(source, block=block):
             return _on_block(evaluate(source, load, initial), block, lambda part: _crop(part, block))
         case Pad(source, block=block, filler=None):

@@ -1,4 +1,4 @@
-"""Give a part of a tensor other extents: interpolate it, evenly or not, or project patch kernels.
+"""Give a part of a tensor other extents: interpolate it, evenly or not, project patch kernels, count channels anew.
 
 Sums of products are taken in a fixed order, in float64 over numbers that are float32, whose products are exact there:
 the bytes depend neither on the number of threads nor on how a library multiplies matrices.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ckptfix.expr import Resize
+from ckptfix.expr import Channels, Resize
 from ckptfix.tensors import Shape
 
 
@@ -36,6 +36,28 @@ def resample(part: Tensor, expr: Resize) -> Tensor:
             result = _interpolate(grids, expr)
     back = sorted(range(part.dim()), key=order.__getitem__)
     return result.reshape(*kept, *sizes).permute(back).to(part.dtype)
+
+
+def rechannel(part: Tensor, expr: Channels) -> Tensor:
+    """Give the part other channels along one axis: the old ones in turn, or each their sum or mean.
+
+    `tile` with `rescale`, and `sum` to one channel, are what timm's `adapt_input_conv` does.
+    """
+    [axis], [new] = expr.block.axes, expr.block.sizes
+    old = part.shape[axis]
+    if expr.mode == "tile":
+        tiled = torch.cat([part] * -(-new // old), axis).narrow(axis, 0, new)
+        return _scaled(tiled.to(torch.float32), old / new).to(part.dtype) if expr.rescale else tiled
+    first, *others = part.to(torch.float32).to(torch.float64).unbind(axis)
+    total = sum(others, first).unsqueeze(axis)
+    whole = 1.0 if expr.mode == "sum" else 1 / old
+    shape = [new if place == axis else extent for place, extent in enumerate(part.shape)]
+    return _scaled(total, 1 / new if expr.rescale else whole).to(part.dtype).expand(shape)
+
+
+def _scaled(numbers: Tensor, factor: float) -> Tensor:
+    """Multiply in float64, round once to float32."""
+    return (numbers.to(torch.float64) * factor).to(torch.float32)
 
 
 def _interpolate(grids: Tensor, expr: Resize) -> Tensor:

@@ -9,9 +9,24 @@ from torch import Tensor
 
 from ckptfix.digest import hash_document
 from ckptfix.execute.evaluate import torch_dtype
-from ckptfix.expr import Block, Cast, Compute, Constant, Crop, Expr, Initial, Normal, Pad, Read, Rearrange, Resize, Take
+from ckptfix.expr import (
+    Block,
+    Cast,
+    Channels,
+    Compute,
+    Constant,
+    Crop,
+    Expr,
+    Initial,
+    Normal,
+    Pad,
+    Read,
+    Rearrange,
+    Resize,
+    Take,
+)
 from ckptfix.proof.coordinates import rearrange
-from ckptfix.proof.resample import sample
+from ckptfix.proof.resample import sample, spread
 
 
 def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int], Mapping[str, Tensor]]) -> Tensor:
@@ -31,6 +46,8 @@ def recompute(expr: Expr, source: Mapping[str, Tensor], initial: Callable[[int],
             return recompute(inner, source, initial).type(torch_dtype(dtype))
         case Resize(inner):
             return _replace_block(recompute(inner, source, initial), expr.block, lambda part: sample(part, expr))
+        case Channels(inner):
+            return _replace_block(recompute(inner, source, initial), expr.block, lambda part: spread(part, expr))
         case Crop(inner, block=block):
             return _replace_block(recompute(inner, source, initial), block, lambda part: part[_leading(part, block)])
         case Pad(inner, block=block):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ckptfix.expr import Resize
+from ckptfix.expr import Channels, Resize
 
 
 def sample(part: Tensor, expr: Resize) -> Tensor:
@@ -77,3 +77,19 @@ def _distances(old: int, new: int) -> Tensor:
             smallest = factor
     right = (factor**powers).cumsum(0)
     return torch.cat([-right.flip(0), torch.zeros(1, dtype=torch.float64), right])
+
+
+def spread(part: Tensor, expr: Channels) -> Tensor:
+    """Give each new channel what it gets of the old ones, one after the other."""
+    axis, count = expr.block.axes[0], expr.block.sizes[0]
+    olds = part.unbind(axis)
+    if expr.mode == "tile" and not expr.rescale:
+        return torch.stack([olds[place % len(olds)] for place in range(count)], axis)
+    share = {"tile": len(olds), "sum": 1, "mean": 1}[expr.mode] / count
+    if not expr.rescale:
+        share = {"sum": 1.0, "mean": 1 / len(olds)}[expr.mode]
+    numbers = [old.float().double() for old in olds]
+    if expr.mode != "tile":
+        numbers = [reduce(torch.add, numbers)]
+    news = [(numbers[place % len(numbers)] * share).float().type(part.dtype) for place in range(count)]
+    return torch.stack(news, axis)

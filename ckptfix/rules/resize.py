@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ckptfix.errors import CkptfixError, LayoutError, RuleError
-from ckptfix.expr import Block, Crop, Expr, Initial, Pad
+from ckptfix.expr import Block, Channels, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
 from ckptfix.layout import Axes, Sizes, expand, extent, names_of, parse_tensor, solve, text_of
@@ -16,18 +16,14 @@ from ckptfix.layout.part import find_part
 from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
 from ckptfix.tensors import Shape, TensorSpec
 
-_AXES = {
-    "linear": (1, 1),
-    "bilinear": (2, 2),
-    "bicubic": (2, 2),
-    "nearest": (1, 3),
-    "pinv": (2, 2),
-    "geometric": (1, 2),
-}
+_ONE = dict.fromkeys(("linear", "tile", "sum", "mean"), (1, 1))
+_TWO = dict.fromkeys(("bilinear", "bicubic", "pinv"), (2, 2))
+_AXES = _ONE | _TWO | {"nearest": (1, 3), "geometric": (1, 2)}
 """How many axes a mode works along, at least and at most; the others along any number."""
 _MODES_WITH = {
     "antialias": ("bilinear", "bicubic", "pinv"),
     "align_corners": ("linear", "bilinear", "bicubic"),
+    "rescale": ("tile", "sum", "mean"),
 }
 """The modes that have an option."""
 _MOST_CELLS = 64 * 64
@@ -37,7 +33,7 @@ _WIDEST = 1023
 
 
 class Resize(Rule):
-    """Interpolate, crop or pad along named axes; all other axes keep their extent.
+    """Interpolate, crop, pad, tile or sum along named axes; all other axes keep their extent.
 
     `layout` names the axes of the tensor, e.g. `1 (p + (h w)) c` for class token and grid of a position table,
     and `axes` says which change. Two listed axes that a product leaves open are taken as equal (196 = 14 x 14).
@@ -51,10 +47,13 @@ class Resize(Rule):
         description="The axes that change: a list, with new extents from the target, or a map to new extents.",
         min_length=1,
     )
-    mode: Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "geometric", "crop", "pad"] = Field(
+    mode: Literal[
+        "bicubic", "bilinear", "linear", "nearest", "pinv", "geometric", "crop", "pad", "tile", "sum", "mean"
+    ] = Field(
         description="pinv is for patch kernels: they answer to resized patches as before. "
         "geometric is for tables of relative positions: near ones change least. "
-        "crop keeps the leading part, pad adds to the end."
+        "crop keeps the leading part, pad adds to the end. For input channels, tile repeats them in turn, "
+        "sum and mean make each new one the sum or mean of the old ones."
     )
     sizes: dict[str, Extent | str] = Field(
         default_factory=dict, description="Extents of axes in the SOURCE that its shape alone does not tell."
@@ -63,6 +62,10 @@ class Resize(Rule):
     align_corners: bool = Field(default=False, description="Corner pixels stay on corners (linear, bilinear, bicubic).")
     fill: float | Literal["mean", "target"] = Field(
         default=0.0, description="What pad adds: a number, the mean of the present rows, or the target's own."
+    )
+    rescale: bool = Field(
+        default=False,
+        description="The new channels together weigh what the old ones did: the response stays (tile, sum, mean).",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of `fill: target`.")
 
@@ -96,6 +99,30 @@ class Resize(Rule):
             have={"wte": [10, 4]},
             want={"wte": [12, 4]},
             gives={"wte": "pad(wte, [10, 4] -> [12, 4], mean)"},
+        ),
+        Example(
+            rule='{op: resize, keys: conv, layout: "o i h w", axes: {i: 1}, mode: sum}',
+            have={"conv": [8, 3, 7, 7]},
+            want={"conv": [8, 1, 7, 7]},
+            gives={"conv": "sum(conv, [8, 3, 7, 7] -> [8, 1, 7, 7])"},
+        ),
+        Example(
+            rule='{op: resize, keys: conv, layout: "o i h w", axes: [i], mode: tile, rescale: true}',
+            have={"conv": [8, 3, 7, 7]},
+            want={"conv": [8, 4, 7, 7]},
+            gives={"conv": "tile(conv, [8, 3, 7, 7] -> [8, 4, 7, 7], rescaled)"},
+        ),
+        Example(
+            rule='{op: resize, keys: conv, layout: "o i h w", axes: [i], mode: mean, rescale: true}',
+            have={"conv": [8, 3, 7, 7]},
+            want={"conv": [8, 12, 7, 7]},
+            gives={"conv": "mean(conv, [8, 3, 7, 7] -> [8, 12, 7, 7], rescaled)"},
+        ),
+        Example(
+            rule='{op: resize, keys: conv, layout: "o i h w", axes: [h, w], mode: bicubic, rescale: true}',
+            have={"conv": [8, 3, 7, 7]},
+            want={"conv": [8, 3, 5, 5]},
+            fails="rescale: bicubic has none",
         ),
         Example(
             rule='{op: resize, keys: pos, layout: "n c", axes: [n], mode: crop}',
@@ -136,7 +163,8 @@ class Resize(Rule):
             raise ValueError(f"axes: one stands twice in {', '.join(self.axes)}")
         low, high = _AXES.get(self.mode, (1, len(names)))
         if not low <= len(self.axes) <= high:
-            raise ValueError(f"{self.mode} works along {low if low == high else f'{low} to {high}'} axes")
+            count = f"{low} to {high} axes" if low < high else "one axis" if high == 1 else f"{high} axes"
+            raise ValueError(f"{self.mode} works along {count}")
         for option, modes in _MODES_WITH.items():
             if getattr(self, option) and self.mode not in modes:
                 raise ValueError(f"{option}: {self.mode} has none")
@@ -179,12 +207,15 @@ class Resize(Rule):
                 if any(want[name] < have[name] for name in self.axes):
                     raise RuleError(f"pad cannot shrink {_change(self.axes, have, want)}", hint="use mode: crop")
                 return self._padded(key, source, spec, block, scope)
+            case "tile" | "sum" | "mean" as mode:
+                self._check_numbers(spec, block, _change(self.axes, have, want))
+                return Channels(source, spec, block, mode, self.rescale)
             case mode:
                 self._check_numbers(spec, block, _change(self.axes, have, want))
                 return ResizeExpr(source, spec, block, mode, self.antialias, self.align_corners)
 
     def _check_numbers(self, spec: TensorSpec, block: Block, change: str) -> None:
-        if spec.dtype.kind != "float":
+        if spec.dtype.kind != "float" and (self.mode != "tile" or self.rescale):
             raise RuleError(f"{self.mode} needs floating numbers, this is {spec.dtype}")
         if 0 in (*block.inner, *block.sizes):
             raise RuleError(f"{self.mode} cannot resize {change}")
