@@ -20,7 +20,7 @@ __all__ = ["Target", "is_target", "resolve", "schemes"]
 
 def schemes() -> list[str]:
     """List the schemes that this installation knows."""
-    return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in iter_modules(__path__) if module.name != "base" and not module.ispkg)
 
 
 def is_target(text: str) -> bool:
