@@ -346,6 +346,7 @@ def test_an_output_without_scores_is_refused(wrap: Callable[[Tensor], Any]) -> N
 
 def test_a_torchvision_mobilenet_runs_under_three_policies() -> None:
     import torchvision
+
     build = seeded(lambda: torchvision.models.mobilenet_v2(num_classes=3, width_mult=0.25))
     data = load_data("digits", channels=3, size=32, classes=3, train_per_class=8, test_per_class=10)
     report = finetune(
