@@ -7,7 +7,7 @@ which it makes, and the plan applies that, finds collisions and keeps the trace.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from ckptfix.errors import CkptfixError, PatternError, RuleError, UnknownVariable
 from ckptfix.expr import Expr
-from ckptfix.keys import KeyPattern, KeyTemplate, VarValue
+from ckptfix.keys import Group, KeyPattern, KeyTemplate, Member, VarValue
 from ckptfix.layout import Sizes
 from ckptfix.tensors import Manifest
 
@@ -206,3 +206,41 @@ def keys_or_patterns(patterns: Iterable[KeyPattern], wanted: Collection[str], ke
     patterns = tuple(patterns)
     matched = set(select(patterns, keys).keys)
     return [pattern.text for pattern in patterns] if matched == set(wanted) else list(wanted)
+
+
+def check_sides(keys: object, sources: object, to: object) -> None:
+    """Hold a rule to either `keys`, or `from` and `to`. Raises ValueError."""
+    if (keys is None) == (sources is None) or (sources is None) != (to is None):
+        raise ValueError("give either keys, or from and to")
+
+
+def groups_in_place(patterns: Iterable[KeyPattern], table: Collection[str]) -> list[Group]:
+    """Make each key that a pattern matches a group of its own."""
+    found = dict.fromkeys(key for pattern in patterns for key, _ in pattern.matches(table))
+    return [Group({}, ((Member(key),),)) for key in found]
+
+
+def edit_groups(
+    patterns: Collection[KeyPattern],
+    scope: Scope,
+    gathered: Callable[[Scope], list[Group]],
+    make: Callable[[Group, Scope], Iterable[Made]],
+    needs: Literal["all patterns", "any pattern"],
+) -> Edit:
+    """Replace the rows of each group by what is made of it; a fault of one group leaves the others."""
+    unmatched = tuple(pattern for pattern in patterns if not any(pattern.matches(scope.table)))
+    if unmatched and needs == "all patterns":
+        return Edit(unmatched=unmatched)
+    try:
+        groups = gathered(scope)
+    except CkptfixError as error:
+        return Edit(unmatched=unmatched, faults=(error,))
+    made: list[Made] = []
+    faults: list[CkptfixError] = []
+    for group in groups:
+        try:
+            made += make(group, scope)
+        except CkptfixError as error:
+            faults.append(type(error)(f"'{group.first}': {error.message}", hint=error.hint))
+    consumed = tuple(member.key for group in groups for members in group.members for member in members)
+    return Edit(consumed, tuple(made), len(consumed), unmatched, tuple(faults))

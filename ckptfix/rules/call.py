@@ -10,10 +10,21 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ckptfix.calls import find_function
-from ckptfix.errors import CkptfixError, RuleError
+from ckptfix.errors import RuleError
 from ckptfix.expr import Compute
-from ckptfix.keys import Group, KeyPattern, Member, gather
-from ckptfix.rules.base import Edit, Example, Made, Patterns, Rule, Scope, Templates
+from ckptfix.keys import Group, KeyPattern, gather
+from ckptfix.rules.base import (
+    Edit,
+    Example,
+    Made,
+    Patterns,
+    Rule,
+    Scope,
+    Templates,
+    check_sides,
+    edit_groups,
+    groups_in_place,
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,7 @@ class Call(Rule):
 
     @model_validator(mode="after")
     def _check_sides(self) -> Call:
-        if (self.keys is None) == (self.sources is None) or (self.sources is None) != (self.to is None):
-            raise ValueError("give either keys, or from and to")
+        check_sides(self.keys, self.sources, self.to)
         try:
             find_function(self.fn)
         except RuleError as error:
@@ -84,28 +94,13 @@ class Call(Rule):
 
     def edit(self, scope: Scope) -> Edit:
         """Replace the rows of each group by the function's outputs."""
-        patterns = self.keys or self.sources or ()
-        unmatched = tuple(pattern for pattern in patterns if not any(pattern.matches(scope.table)))
-        if unmatched and self.sources:
-            return Edit(unmatched=unmatched)
-        try:
-            groups = self._groups(scope)
-        except CkptfixError as error:
-            return Edit(unmatched=unmatched, faults=(error,))
-        made: list[Made] = []
-        faults: list[CkptfixError] = []
-        for group in groups:
-            try:
-                made += self._called(group, scope)
-            except CkptfixError as error:
-                faults.append(type(error)(f"'{group.first}': {error.message}", hint=error.hint))
-        consumed = tuple(member.key for group in groups for members in group.members for member in members)
-        return Edit(consumed, tuple(made), len(consumed), unmatched, tuple(faults))
+        if self.keys:
+            return edit_groups(self.keys, scope, self._groups, self._called, "any pattern")
+        return edit_groups(self.sources or (), scope, self._groups, self._called, "all patterns")
 
     def _groups(self, scope: Scope) -> list[Group]:
         if self.keys:
-            found = dict.fromkeys(key for pattern in self.keys for key, _ in pattern.matches(scope.table))
-            return [Group({}, ((Member(key),),)) for key in found]
+            return groups_in_place(self.keys, scope.table)
         patterns: tuple[KeyPattern, ...] = self.sources or ()
         names = {name for pattern in patterns for name in pattern.names}
         for template in self.to or ():

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ckptfix.errors import CkptfixError, LayoutError, PatternError
+from ckptfix.errors import LayoutError, PatternError
 from ckptfix.expr import Rearrange as RearrangeExpr
 from ckptfix.expr import Term
-from ckptfix.keys import Group, KeyPattern, KeyTemplate, Member, gather, invert_keys
+from ckptfix.keys import Group, KeyPattern, KeyTemplate, gather, invert_keys
 from ckptfix.layout import (
     Axes,
     Axis,
@@ -39,6 +39,9 @@ from ckptfix.rules.base import (
     Rule,
     Scope,
     Templates,
+    check_sides,
+    edit_groups,
+    groups_in_place,
     keys_or_patterns,
     lossy,
 )
@@ -124,8 +127,7 @@ class Rearrange(Rule):
 
     @model_validator(mode="after")
     def _check_sides(self) -> Rearrange:
-        if (self.keys is None) == (self.sources is None) or (self.sources is None) != (self.to is None):
-            raise ValueError("give either keys, or from and to")
+        check_sides(self.keys, self.sources, self.to)
         try:
             layout = self.parsed
         except LayoutError as error:
@@ -149,23 +151,9 @@ class Rearrange(Rule):
 
     def edit(self, scope: Scope) -> Edit:
         """Replace the rows of each group by those that the layout makes of them."""
-        patterns = self.keys or self.sources or ()
-        unmatched = tuple(pattern for pattern in patterns if not any(pattern.matches(scope.table)))
-        if unmatched and self.sources:
-            return Edit(unmatched=unmatched)
-        try:
-            groups = self._groups(scope)
-        except CkptfixError as error:
-            return Edit(unmatched=unmatched, faults=(error,))
-        made: list[Made] = []
-        faults: list[CkptfixError] = []
-        for group in groups:
-            try:
-                made += self._arrange(group, scope)
-            except CkptfixError as error:
-                faults.append(type(error)(f"'{group.first}': {error.message}", hint=error.hint))
-        consumed = tuple(member.key for group in groups for members in group.members for member in members)
-        return Edit(consumed, tuple(made), len(consumed), unmatched, tuple(faults))
+        if self.keys:
+            return edit_groups(self.keys, scope, self._groups, self._arrange, "any pattern")
+        return edit_groups(self.sources or (), scope, self._groups, self._arrange, "all patterns")
 
     def inverse(self, scope: Scope, edit: Edit) -> Inverse:
         """Swap the sides."""
@@ -193,8 +181,7 @@ class Rearrange(Rule):
 
     def _groups(self, scope: Scope) -> list[Group]:
         if self.keys:
-            found = dict.fromkeys(key for pattern in self.keys for key, _ in pattern.matches(scope.table))
-            return [Group({}, ((Member(key),),)) for key in found]
+            return groups_in_place(self.keys, scope.table)
         patterns, templates = self.sources or (), self.to or ()
         made = frozenset(name for template in templates for name in template.names)
         names = {name for pattern in patterns for name in pattern.names}
