@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 import ckptfix
 from ckptfix.formats import Checkpoint, Reader, open_checkpoint
-from tests.recipes.case import Case, randomise
+from tests.recipes.case import Case
+from tests.recipes.proof import convert
 from tests.recipes.test_parity import CASES
 
 
@@ -21,15 +21,10 @@ def digests(checkpoint: Checkpoint) -> dict[str, bytes]:
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_there_and_back(case: Case, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    source, target = case.source(), case.target()
-    randomise(source)
-    randomise(target)
-    file = case.save(source, tmp_path)
-    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    conversion = convert(case, tmp_path)
+    file, there, back = conversion.file, conversion.adapted.path, tmp_path / "back.safetensors"
     variables = dict(case.variables)
-    ckptfix.adapt(file, target, there, case.recipe, variables=variables)
-    inversion = ckptfix.invert(case.recipe, file, target, variables=variables)
+    inversion = ckptfix.invert(case.recipe, file, conversion.target, variables=variables)
     lossy = [f"{origin}: {inverse.why}" for origin, inverse in inversion.undone if inverse.kind == "lossy"]
     if lossy:
         # Nothing is guessed: each loss names its line, and the recipe is one that drops, takes or resizes.

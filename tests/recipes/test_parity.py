@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-import ckptfix
 from ckptfix.recipe import load_recipe
 from ckptfix.recipes import list_recipes, recipe_path
 from tests.recipes import language, sizes, vision, vision_transformers
-from tests.recipes.case import Case, State, outputs, randomise
+from tests.recipes.case import Case, State
+from tests.recipes.proof import convert
 
 CASES = [*vision.CASES, *vision_transformers.CASES, *language.CASES, *sizes.CASES]
 SWAPS = 5
-TOLERANCE = 1e-4
 INSENSITIVE = ("k_proj.bias", "head.bias", "head_dist.bias", "_classifier.bias")
 """Softmax ignores a bias of all keys; DeiT averages two heads, so that only the sum of their biases counts."""
 
@@ -30,12 +28,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def difference(have: torch.Tensor, want: torch.Tensor) -> float:
-    """The largest difference, relative to the largest number."""
-    assert have.shape == want.shape
-    return float((have - want).abs().max() / want.abs().max())
 
 
 def swaps(state: State) -> Iterator[tuple[str, str]]:
@@ -55,27 +47,16 @@ def swaps(state: State) -> Iterator[tuple[str, str]]:
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parity(case: Case, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    source, target = case.source(), case.target()
-    randomise(source)
-    randomise(target)
-    inputs = case.inputs()
-    file = case.save(source, tmp_path)
-    want = case.compared(case.expected(outputs(case.reference(source), inputs)))
-    assert torch.isfinite(want).all() and want.std() > 0
-    out = tmp_path / "converted.safetensors"
-    ckptfix.adapt(file, target, out, case.recipe, variables=dict(case.variables))
-
-    state = load_file(out)
-    target.load_state_dict(state, strict=True)
-    assert difference(case.compared(outputs(target, inputs)), want) < TOLERANCE
+    conversion = convert(case, tmp_path)
+    assert torch.isfinite(conversion.want).all() and conversion.want.std() > 0
+    state = conversion.state
+    assert conversion.difference(state) < conversion.allowed
 
     pairs = list(swaps(state))
     assert pairs
     for first, second in pairs:
-        target.load_state_dict({**state, first: state[second], second: state[first]}, strict=True)
-        swapped = difference(case.compared(outputs(target, inputs)), want)
-        assert not swapped < TOLERANCE, f"{first} and {second} may be swapped unnoticed"
+        swapped = conversion.difference({**state, first: state[second], second: state[first]})
+        assert not swapped < conversion.allowed, f"{first} and {second} may be swapped unnoticed"
 
 
 def test_no_recipe_without_proof() -> None:
