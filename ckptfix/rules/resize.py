@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,9 +10,21 @@ from ckptfix.errors import CkptfixError, LayoutError, RuleError
 from ckptfix.expr import Block, Channels, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
-from ckptfix.layout import Axes, Sizes, expand, extent, names_of, parse_tensor, solve, text_of
-from ckptfix.layout.part import find_part
-from ckptfix.rules.base import Edit, Example, Extent, Made, Patterns, Rule, Scope, select
+from ckptfix.layout import Axes, Name, Sizes, expand, names_of, parse_tensor, solve, text_of
+from ckptfix.resizing import block_of, change_of, check_extents, shape_of
+from ckptfix.rules.base import (
+    Edit,
+    Example,
+    Extent,
+    Inverse,
+    Made,
+    Patterns,
+    Rule,
+    Scope,
+    keys_or_patterns,
+    lossy,
+    select,
+)
 from ckptfix.tensors import Shape, TensorSpec
 
 _ONE = dict.fromkeys(("linear", "tile", "sum", "mean"), (1, 1))
@@ -26,10 +37,13 @@ _MODES_WITH = {
     "rescale": ("tile", "sum", "mean"),
 }
 """The modes that have an option."""
-_MOST_CELLS = 64 * 64
-"""The largest patch whose resizing is inverted, in memory and time that grow with the square and cube of it."""
-_WIDEST = 1023
-"""The largest extent of a table of relative positions, over which the powers of 1.5 are far from overflow."""
+_LOSSES = {
+    "crop": "leaves numbers out",
+    "tile": "repeats: of equal parts one would be chosen",
+    "sum": "adds numbers up",
+    "mean": "adds numbers up",
+}
+"""Why what a mode does cannot be undone; the others interpolate."""
 
 
 class Resize(Rule):
@@ -189,49 +203,64 @@ class Resize(Rule):
                 made.append(Made(key, expr, (key,)))
         return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
 
+    def inverse(self, scope: Scope, edit: Edit) -> Inverse:
+        """Crop what was padded; no other mode keeps every number apart."""
+        if not edit.made:
+            return Inverse("exact")
+        if self.mode != "pad":
+            return lossy(f"{self.mode} {_LOSSES.get(self.mode, 'interpolates')}")
+        groups: dict[tuple[Shape, Shape], list[str]] = {}
+        for key in edit.consumed:
+            _, have, want = self._extents(key, scope)
+            change = tuple(have[name] for name in self.axes), tuple(want[name] for name in self.axes)
+            groups.setdefault(change, []).append(key)
+        written = {change: keys_or_patterns(self.keys, keys, scope.table) for change, keys in groups.items()}
+        return Inverse("exact", tuple(self._cropping(keys, *change) for change, keys in written.items()))
+
+    def _cropping(self, keys: list[str], old: Shape, new: Shape) -> dict[str, object]:
+        """Write the rule that crops keys to their old extents; shapes alone tell an axis that stands by itself."""
+        plain = parse_tensor(self.layout)
+        folded = {name: size for name, size in zip(self.axes, new, strict=True) if Name(name) not in plain}
+        sizes = {name: size for name, size in self.sizes.items() if name not in self.axes} | folded
+        axes = dict(zip(self.axes, old, strict=True))
+        rule: dict[str, object] = {"op": "resize", "keys": keys, "layout": self.layout, "axes": axes, "mode": "crop"}
+        return rule | ({"sizes": sizes} if sizes else {})
+
+    def _extents(self, key: str, scope: Scope) -> tuple[Axes, Sizes, Sizes]:
+        """Give the axes of a tensor, their extents, and their new extents."""
+        shape = scope.table[key].spec.shape
+        axes = expand(parse_tensor(self.layout), len(shape))
+        have = solve(axes, shape, scope.look_up(self.sizes), tuple(self.axes))
+        return axes, have, have | self._new_sizes(key, axes, have, scope)
+
     def _resized(self, key: str, scope: Scope) -> Expr:
         source = scope.table[key]
-        axes = expand(parse_tensor(self.layout), len(source.spec.shape))
-        have = solve(axes, source.spec.shape, scope.look_up(self.sizes), tuple(self.axes))
-        want = have | self._new_sizes(key, axes, have, scope)
+        axes, have, want = self._extents(key, scope)
         if have == want:
             return source
-        block = _block(axes, have, want, tuple(self.axes))
-        spec = TensorSpec(tuple(extent(axis, want) or 0 for axis in axes), source.spec.dtype)
+        block = block_of(axes, have, want, tuple(self.axes))
+        spec = TensorSpec(shape_of(axes, want), source.spec.dtype)
+        change = change_of(self.axes, have, want)
         match self.mode:
             case "crop":
                 if any(want[name] > have[name] for name in self.axes):
-                    raise RuleError(f"crop cannot grow {_change(self.axes, have, want)}", hint="use mode: pad")
+                    raise RuleError(f"crop cannot grow {change}", hint="use mode: pad")
                 return Crop(source, spec, block)
             case "pad":
                 if any(want[name] < have[name] for name in self.axes):
-                    raise RuleError(f"pad cannot shrink {_change(self.axes, have, want)}", hint="use mode: crop")
+                    raise RuleError(f"pad cannot shrink {change}", hint="use mode: crop")
                 return self._padded(key, source, spec, block, scope)
             case "tile" | "sum" | "mean" as mode:
-                self._check_numbers(spec, block, _change(self.axes, have, want))
+                self._check_numbers(spec, block, change)
                 return Channels(source, spec, block, mode, self.rescale)
             case mode:
-                self._check_numbers(spec, block, _change(self.axes, have, want))
+                self._check_numbers(spec, block, change)
                 return ResizeExpr(source, spec, block, mode, self.antialias, self.align_corners)
 
     def _check_numbers(self, spec: TensorSpec, block: Block, change: str) -> None:
         if spec.dtype.kind != "float" and (self.mode != "tile" or self.rescale):
             raise RuleError(f"{self.mode} needs floating numbers, this is {spec.dtype}")
-        if 0 in (*block.inner, *block.sizes):
-            raise RuleError(f"{self.mode} cannot resize {change}")
-        old = [block.inner[axis] for axis in block.axes]
-        if self.mode == "pinv" and max(math.prod(old), math.prod(block.sizes)) > _MOST_CELLS:
-            raise RuleError(
-                f"pinv cannot resize {change}", hint=f"it is for patch kernels of at most {_MOST_CELLS} cells"
-            )
-        if self.mode == "geometric" and not all(
-            3 <= before <= _WIDEST and after <= _WIDEST and before % 2 and after % 2
-            for before, after in zip(old, block.sizes, strict=True)
-        ):
-            raise RuleError(
-                f"geometric cannot resize {change}",
-                hint=f"a window of n has 2n - 1 relative positions: an odd number, 3 to {_WIDEST}",
-            )
+        check_extents(self.mode, block, change)
 
     def _new_sizes(self, key: str, axes: Axes, have: Sizes, scope: Scope) -> Sizes:
         if isinstance(self.axes, dict):
@@ -267,26 +296,3 @@ class Resize(Rule):
         if key not in scope.want or scope.want[key].shape != spec.shape:
             raise RuleError(f"fill: target: the target has no '{key}' of shape {list(spec.shape)}")
         return Pad(source, spec, block, 0.0, Initial(scope.want[key], key, self.seed))
-
-
-def _change(names: list[str] | dict[str, Extent | str], have: Sizes, want: Sizes) -> str:
-    return ", ".join(f"{name} from {have[name]} to {want[name]}" for name in names)
-
-
-def _block(axes: Axes, have: Sizes, want: Sizes, listed: tuple[str, ...]) -> Block:
-    """Say in numbers which part changes, and where the listed axes lie in it."""
-    part = find_part(axes, have, listed)
-    names = [str(atom) for atom in part.atoms]
-    return Block(
-        dim=part.dim,
-        start=part.start,
-        stop=part.start + (extent(part.axes[part.dim], have) or 0),
-        inner=_extents(part.atoms, have),
-        axes=tuple(names.index(name) for name in listed),
-        sizes=tuple(want[name] for name in listed),
-        shape=_extents(part.axes, want),
-    )
-
-
-def _extents(axes: Axes, sizes: Sizes) -> Shape:
-    return tuple(extent(axis, sizes) or 0 for axis in axes)

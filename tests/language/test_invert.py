@@ -16,6 +16,7 @@ from ckptfix import adapt, load_recipe
 from ckptfix.api import invert
 from ckptfix.cli.main import run
 from ckptfix.execute.evaluate import evaluate, to_bytes
+from ckptfix.layout import expand, extent, names_of, parse_tensor
 from ckptfix.planning import Plan, make_plan
 from ckptfix.planning.invert import invert_plan
 from ckptfix.targets.base import spec_of
@@ -94,6 +95,15 @@ RULES: dict[str, dict[str, Any]] = {
     "swap halves": {"op": "rearrange", "keys": "**.qkv.*", "layout": "(a+b) ... -> (b+a) ..."},
     "reverse": {"op": "take", "keys": "**.fc.weight", "layout": "o i", "axis": "o", "index": [2, 0, 1]},
     "tie": {"op": "copy", "from": "blocks.0.fc.weight", "to": "tied"},
+    "pad": {
+        "op": "resize",
+        "keys": "**.proj.weight",
+        "layout": "o i",
+        "axes": {"o": 8, "i": 5},
+        "mode": "pad",
+        "fill": -1.5,
+    },
+    "no extent changes": {"op": "resize", "keys": "**.fc.weight", "layout": "o i", "axes": {"o": 3}, "mode": "linear"},
     "wider": {"op": "cast", "keys": "**.fc.*", "dtype": "F64"},
 }
 
@@ -120,6 +130,63 @@ def test_what_can_be_written_with_placeholders_is() -> None:
     assert '- {op: rename, map: {"{k:**}": "module.{k}"}}' in text
 
 
+PADDED = [
+    ("a b", ("a", "b")),
+    ("a (b c) d", ("b", "c")),
+    ("a (b c) d", ("a", "c")),
+    ("1 (p + (h w)) c", ("h", "w")),
+    ("(p + v) ...", ("v",)),
+]
+
+
+@st.composite
+def pads(draw: st.DrawFn) -> tuple[dict[str, Any], Tensor]:
+    """Draw a pad along axes of a layout, and a tensor for it."""
+    layout, listed = draw(st.sampled_from(PADDED))
+    axes = expand(parse_tensor(layout), 2) if "..." in layout else parse_tensor(layout)
+    sizes = {name: draw(st.integers(1, 4)) for axis in axes for name in names_of(axis)}
+    fill = draw(st.sampled_from([0.0, 2.5, "mean"] if len(listed) == 1 else [0.0, 2.5]))
+    rule = {
+        "op": "resize",
+        "keys": "w",
+        "layout": layout,
+        "axes": {name: sizes[name] + draw(st.integers(0, 3)) for name in listed},
+        "mode": "pad",
+        "fill": fill,
+        "sizes": {name: size for name, size in sizes.items() if name.isidentifier()},
+    }
+    return rule, numbers(*(extent(axis, sizes) or 0 for axis in axes))
+
+
+@given(pads())
+@settings(max_examples=150, deadline=None)
+def test_every_pad_is_cropped_again(drawn: tuple[dict[str, Any], Tensor]) -> None:
+    rule, tensor = drawn
+    back, plan = there_and_back({"rules": [rule]}, {"w": tensor})
+    assert_equal(back, {"w": tensor})
+    changed = any(rule["sizes"][name] != size for name, size in rule["axes"].items())
+    assert len(invert_plan(plan).to_values()["rules"]) == changed
+
+
+def test_a_pad_of_unlike_tensors_to_the_extents_of_the_target() -> None:
+    rule = {"op": "resize", "keys": "*.w", "layout": "v c", "axes": ["v"], "mode": "pad", "fill": "mean"}
+    have = {"a.w": numbers(3, 2), "b.w": numbers(4, 2), "c.w": numbers(3, 2), "d.w": numbers(5, 2)}
+    want = manifest({key: numbers(5, 2) for key in have})
+    plan = make_plan(load_recipe({"ckptfix": 1, "rules": [rule]}), manifest(have), want)
+    inversion = invert_plan(plan)
+    assert inversion.to_values()["rules"] == [
+        {"op": "resize", "keys": ["a.w", "c.w"], "layout": "v c", "axes": {"v": 3}, "mode": "crop"},
+        {"op": "resize", "keys": ["b.w"], "layout": "v c", "axes": {"v": 4}, "mode": "crop"},
+    ]
+    padded = run_plan(plan, have)
+    back = make_plan(load_recipe(inversion.to_text()), manifest(padded), manifest(have))
+    assert_equal(run_plan(back, padded), have)
+
+
+def resize(mode: str, layout: str, axes: dict[str, int]) -> dict[str, Any]:
+    return {"op": "resize", "keys": "**.proj.weight", "layout": layout, "axes": axes, "mode": mode}
+
+
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
@@ -127,6 +194,15 @@ def test_what_can_be_written_with_placeholders_is() -> None:
         ({"op": "cast", "keys": "**.fc.*", "dtype": "BF16"}, "F32 is rounded to BF16"),
         ({"op": "take", "keys": "**.fc.weight", "layout": "o i", "axis": "o", "index": "0:2"}, "rows are left out"),
         ({"op": "rearrange", "keys": "**.fc.weight", "layout": "o i -> (g o) i", "sizes": {"g": 2}}, "g repeats"),
+        (resize("crop", "o i", {"o": 2}), "crop leaves numbers out"),
+        (resize("linear", "o i", {"o": 10}), "linear interpolates"),
+        (resize("nearest", "o i", {"o": 10}), "nearest interpolates"),
+        (resize("bicubic", "o i", {"o": 10, "i": 6}), "bicubic interpolates"),
+        (resize("pinv", "o i", {"o": 10, "i": 6}), "pinv interpolates"),
+        (resize("geometric", "o i", {"o": 7}), "geometric interpolates"),
+        (resize("tile", "o i", {"i": 6}), "tile repeats: of equal parts one would be chosen"),
+        (resize("sum", "o i", {"i": 1}), "sum adds numbers up"),
+        (resize("mean", "o i", {"i": 1}), "mean adds numbers up"),
     ],
 )
 def test_a_lossy_rule_is_listed_and_not_guessed(rule: dict[str, Any], why: str) -> None:
