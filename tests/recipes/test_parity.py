@@ -11,11 +11,19 @@ import torch
 
 from ckptfix.recipe import load_recipe
 from ckptfix.recipes import list_recipes, recipe_path
-from tests.recipes import audio, language, sizes, vision, vision_more, vision_transformers
+from tests.recipes import audio, falcon, language, sizes, vision, vision_more, vision_transformers
 from tests.recipes.case import Case, State
 from tests.recipes.proof import convert
 
-CASES = [*vision.CASES, *vision_transformers.CASES, *language.CASES, *sizes.CASES, *vision_more.CASES, *audio.CASES]
+CASES = [
+    *vision.CASES,
+    *vision_transformers.CASES,
+    *language.CASES,
+    *sizes.CASES,
+    *vision_more.CASES,
+    *audio.CASES,
+    *falcon.CASES,
+]
 SWAPS = 5
 INSENSITIVE = ("k_proj.bias", "head.bias", "head_dist.bias", "_classifier.bias")
 """Softmax ignores a bias of all keys; DeiT averages two heads, so that only the sum of their biases counts."""
