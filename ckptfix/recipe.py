@@ -38,8 +38,20 @@ def read_variable(value: object) -> VarValue:
     raise ValueError(f"{value!r} is no integer, text, list or map")
 
 
+def _refuse_bool(value: object) -> object:
+    """Keep `true`, which Python takes for 1, from being a version. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"the version is 1, not {str(value).lower()}")
+    return value
+
+
 Variable = Annotated[
     Any, BeforeValidator(read_variable), WithJsonSchema({"type": ["integer", "string", "array", "object"]})
+]
+Prefixes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 
@@ -49,9 +61,7 @@ class SourceChoice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     select: str | None = Field(default=None, description="Dotted path of the state dict in the file; '.' is all of it.")
-    strip: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = (
-        Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
-    )
+    strip: Prefixes = Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
 
 
 class RecipeDocument(BaseModel):
@@ -59,12 +69,14 @@ class RecipeDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="ckptfix recipe")
 
-    ckptfix: Literal[1] = Field(description="Version of the recipe language.")
+    ckptfix: Annotated[Literal[1], BeforeValidator(_refuse_bool)] = Field(description="Version of the recipe language.")
     description: str | None = Field(default=None, description="What the recipe converts.")
     vars: dict[str, Variable] = Field(
         default_factory=dict, description="Integers, lists, maps, or the text target.config.NAME."
     )
-    source: SourceChoice = Field(default_factory=SourceChoice)
+    source: SourceChoice = Field(
+        default_factory=SourceChoice, description="Which state dict of the file, and which prefixes come off its keys."
+    )
 
 
 @cache

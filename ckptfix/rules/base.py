@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -159,10 +159,17 @@ class Example:
     fails: str | None = None
 
 
+def _describe_op(schema: dict[str, Any]) -> None:
+    """Describe the op in the JSON Schema by the first line of its rule, which editors show beside the name."""
+    schema["properties"]["op"]["description"] = schema["description"].splitlines()[0]
+
+
 class Rule(BaseModel, ABC):
     """One edit of the table. A subclass adds `op: Literal[...]`, its fields, and examples."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, json_schema_extra=_describe_op
+    )
 
     optional: bool = Field(default=False, description="A pattern that matches no key is no error.")
 

@@ -60,6 +60,7 @@ class Resize(Rule):
     axes: list[str] | dict[str, Extent | str] = Field(
         description="The axes that change: a list, with new extents from the target, or a map to new extents.",
         min_length=1,
+        json_schema_extra={"minItems": 1, "minProperties": 1},  # of the union pydantic writes minLength, a text's
     )
     mode: Literal[
         "bicubic", "bilinear", "linear", "nearest", "pinv", "geometric", "crop", "pad", "tile", "sum", "mean"

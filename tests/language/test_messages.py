@@ -129,6 +129,7 @@ def test_a_wrong_rule(rule: str, messages: list[str], tmp_path: Path) -> None:
         ("- a\n", ["r.yaml:1: the document must be a mapping"]),
         ("rules: []\n", ["r.yaml:1: the field 'ckptfix' is missing (begin with: ckptfix: 1)"]),
         ("ckptfix: 2\n", ["r.yaml:1: ckptfix should be 1, not 2"]),
+        ("ckptfix: true\n", ["r.yaml:1: ckptfix: the version is 1, not true"]),
         ("ckptfix: 1\nrulez: []\n", ["r.yaml:2: unknown field 'rulez' (did you mean 'rules'?)"]),
         ("ckptfix: 1\nrules: {op: drop}\n", ["r.yaml:2: rules should be a list, not {'op': 'drop'}"]),
         ("ckptfix: 1\nsource: {selct: a}\n", ["r.yaml:2: unknown field 'selct' (did you mean 'select'?)"]),
