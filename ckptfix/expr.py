@@ -7,7 +7,7 @@ output shape and dtype before a byte is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
@@ -240,6 +240,22 @@ def inputs(expr: Expr) -> Iterator[Expr]:
                 yield part.source
             elif isinstance(part, Expr):
                 yield part
+
+
+def replace_reads(expr: Expr, read: Callable[[Read], Read]) -> Expr:
+    """Give the same expression over other source tensors of the same specs."""
+    if isinstance(expr, Read):
+        return read(expr)
+
+    def rebuilt(value: object) -> object:
+        if isinstance(value, Term):
+            return replace(value, source=replace_reads(value.source, read))
+        if isinstance(value, tuple):
+            return tuple(map(rebuilt, value))
+        return replace_reads(value, read) if isinstance(value, Expr) else value
+
+    changes = {part.name: rebuilt(getattr(expr, part.name)) for part in fields(expr)}
+    return replace(expr, **changes)  # type: ignore[arg-type]
 
 
 def leaves(expr: Expr) -> Iterator[Expr]:

@@ -10,6 +10,7 @@ from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
 from ckptfix.execute.atomic import new_file
 from ckptfix.execute.receipt import Entry, Receipt
+from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.values import Values
 from ckptfix.expr import Expr, Read, sources
@@ -30,9 +31,10 @@ def write(
     *,
     replace: bool = False,
     digests: bool = True,
+    companions: Companions | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Receipt:
-    """Write the rows of the plan that fit the target.
+    """Write the rows of the plan that fit the target, and what goes with them.
 
     Raises UnsupportedOutput, OutputExists, WriteFailed, TiedConflict, and what reading the source raises. The
     output is not touched unless all went well.
@@ -52,16 +54,27 @@ def write(
 
     blank = receipt(dict.fromkeys(rows, NO_DIGEST), NO_DIGEST).to_text()
     metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("ckptfix", "format")}
-    layout = form.lay_out({key: row.expr.spec for key, row in rows.items()}, shared, metadata, blank)
-    total = sum(row.expr.spec.nbytes for key, row in rows.items() if key in layout.offsets)
+    exprs: dict[str, Expr] = {key: row.expr for key, row in rows.items()}
+    tensors = checkpoint.tensors
+    if companions is not None:
+        # An optimizer changes its moments in place: no two of them may share a storage.
+        exprs |= companions.exprs
+        shared |= {key: key for key in companions.exprs}
+        tensors = {**tensors, **companions.tensors}
+    specs = {key: expr.spec for key, expr in exprs.items()}
+    if companions is None:
+        layout = form.lay_out(specs, shared, metadata, blank)
+    else:
+        layout = form.lay_out_frame(companions.frame, specs, shared, metadata, blank)
+    total = sum(specs[key].nbytes for key in layout.offsets)
     found: dict[str, str] = {}
     checksums: dict[str, int] = {}
     done = 0
     with Reader() as reader, new_file(out, replace=replace) as file:
-        values = Values(checkpoint.tensors, reader, target)
+        values = Values(tensors, reader, target)
         file.allocate(layout.nbytes)
         for key, offset in layout.offsets.items():
-            meter = _Meter(values.chunks(rows[key].expr), digest=digests or key in compared, checksum=layout.checksums)
+            meter = _Meter(values.chunks(exprs[key]), digest=digests or key in compared, checksum=layout.checksums)
             for chunk in meter:
                 file.write(offset, chunk)
                 offset += len(chunk)
@@ -69,7 +82,7 @@ def write(
                 progress(done, total)
             found[key] = meter.digest
             checksums[key] = meter.crc32
-            if isinstance(expr := rows[key].expr, Read):
+            if isinstance(expr := exprs[key], Read):
                 values.source_digests[expr.key] = meter.digest
         refuse_conflicts(plan, lambda key: found[shared[key]])
         done_receipt = receipt(found, _source_digest(plan, checkpoint, values.source_digests))

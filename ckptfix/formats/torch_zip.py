@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import MalformedFile, UnknownFormat
-from ckptfix.formats.base import Contents, File, FileLayout, Format, Storage
+from ckptfix.formats.base import Contents, File, FileLayout, Format, Frame, Slot, Storage
 from ckptfix.formats.pickle import Machine, StorageId, StorageTable, Stream, limits, list_opaque
-from ckptfix.formats.pickle.emit import emit_state_dict
+from ckptfix.formats.pickle.emit import emit
 from ckptfix.formats.zip.archive import directory_nbytes, place_members, seal_members
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
 from ckptfix.tensors import TensorSpec
@@ -82,7 +82,18 @@ class TorchZip(Format):
         receipt: str,
     ) -> FileLayout:
         """Place one record for each tensor; keys that share a tensor share its storage."""
-        return _Layout(tensors, shared, metadata, receipt)
+        return _Layout({key: Slot(key) for key in tensors}, tensors, shared, metadata, receipt)
+
+    def lay_out_frame(
+        self,
+        frame: Frame,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> FileLayout:
+        """Place one record for each tensor, and the frame in the pickle."""
+        return _Layout(frame, tensors, shared, metadata, receipt)
 
 
 class _Layout(FileLayout):
@@ -90,6 +101,7 @@ class _Layout(FileLayout):
 
     def __init__(
         self,
+        frame: Frame,
         tensors: Mapping[str, TensorSpec],
         shared: Mapping[str, str],
         metadata: Mapping[str, str],
@@ -99,7 +111,7 @@ class _Layout(FileLayout):
         numbers = {key: str(number) for number, key in enumerate(owners)}
         self._records = {key: f"{_PREFIX}/data/{number}" for key, number in numbers.items()}
         self._texts = {
-            f"{_PREFIX}/data.pkl": emit_state_dict(tensors, {key: numbers[shared[key]] for key in tensors}),
+            f"{_PREFIX}/data.pkl": emit(frame, tensors, {key: numbers[shared[key]] for key in tensors}),
             f"{_PREFIX}/byteorder": b"little",
             f"{_PREFIX}/version": b"3\n",
         }

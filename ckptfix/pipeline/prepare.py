@@ -18,6 +18,7 @@ from ckptfix.execute.receipt import Receipt, read_receipt
 from ckptfix.expr import Initial, leaves
 from ckptfix.formats import output_format
 from ckptfix.formats.base import CHUNK, File
+from ckptfix.job import Adapted, Job, open, prepare_job, refuse_source  # noqa: A004
 from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step, source_file
 from ckptfix.proof.verify import Verification
 from ckptfix.report.finetune import write_finetune
@@ -40,7 +41,7 @@ class Prepared:
     @property
     def receipt(self) -> Receipt:
         """What the file carries: which keys are loaded, which filled."""
-        receipt = read_receipt(api.open(self.output))
+        receipt = read_receipt(open(self.output))
         assert receipt is not None, self.output
         return receipt
 
@@ -65,11 +66,11 @@ def prepare(
     """
     described, folder = read_step(fields if step is None else step, overrides)
     described = described.resolve_paths(folder)
-    job = api.prepare_job(described.source, described.target, described.recipe, described.vars)
+    job = prepare_job(described.source, described.target, described.recipe, described.vars)
     parts = _parts(described, job, folder)
     output = Path(described.output)
     output_format(output)
-    api.refuse_source(output, job.checkpoint)
+    refuse_source(output, job.checkpoint)
     marker = output.with_name(MANIFEST)
     found = _read_manifest(marker)
     ours = found is not None and found["parts"] == parts
@@ -86,7 +87,7 @@ def prepare(
     return Prepared(output, cached=False, manifest=manifest)
 
 
-def _produce(step: Step, job: api.Job, parts: dict[str, str], progress: Progress | None) -> dict[str, Any]:
+def _produce(step: Step, job: Job, parts: dict[str, str], progress: Progress | None) -> dict[str, Any]:
     """Write to a pending file, prove that, and only then take the place of what was there before."""
     output = Path(step.output)
     pending = output.with_name(f".pending-{output.name}")
@@ -132,7 +133,7 @@ def _produce(step: Step, job: api.Job, parts: dict[str, str], progress: Progress
     }
 
 
-def _parts(step: Step, job: api.Job, folder: Path) -> dict[str, str]:
+def _parts(step: Step, job: Job, folder: Path) -> dict[str, str]:
     """Hash all that decides the output, part by part.
 
     The target's own text counts only where the recipe takes initial values from it.
@@ -174,7 +175,7 @@ def _is_whole(output: Path, manifest: Mapping[str, Any]) -> bool:
     return output.is_file() and output.stat().st_size == manifest["bytes"] and hash_file(output) == manifest["blake3"]
 
 
-def _verify(step: Step, job: api.Job, pending: Path) -> Verification | None:
+def _verify(step: Step, job: Job, pending: Path) -> Verification | None:
     asked = step.checks.verify
     if asked is False:
         return None
@@ -189,7 +190,7 @@ def _verify(step: Step, job: api.Job, pending: Path) -> Verification | None:
     )
 
 
-def _finetune(asked: FinetuneCheck, job: api.Job, pending: Path, progress: Progress | None) -> FinetuneReport:
+def _finetune(asked: FinetuneCheck, job: Job, pending: Path, progress: Progress | None) -> FinetuneReport:
     return api.finetune(
         pending,
         job.target,
@@ -206,7 +207,7 @@ def _finetune(asked: FinetuneCheck, job: api.Job, pending: Path, progress: Progr
 
 
 def _write_reports(
-    step: Step, adapted: api.Adapted, verification: Verification | None, training: FinetuneReport | None
+    step: Step, adapted: Adapted, verification: Verification | None, training: FinetuneReport | None
 ) -> None:
     """Write what was found, also where a check failed."""
     if step.report is None:

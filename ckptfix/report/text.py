@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ckptfix.execute.resume import Companions
     from ckptfix.execute.stats import Stats
     from ckptfix.formats import Checkpoint
     from ckptfix.planning import Plan, Report
@@ -121,6 +122,20 @@ def _ancestors(key: str) -> list[str]:
         key = key.rpartition(".")[0]
         paths.append(key)
     return paths
+
+
+def show_companions(companions: Companions) -> Iterator[str]:
+    """Show what went along with the weights, and what did not."""
+    for carried in companions.carried:
+        total = len(carried.kept) + len(carried.reset)
+        yield f"{carried.path}: the state of {len(carried.kept)} of {total} parameters goes along"
+        reasons: dict[str, list[str]] = {}
+        for key, reason in carried.reset.items():
+            reasons.setdefault(reason, []).append(key)
+        for reason, keys in reasons.items():
+            yield f"  starts anew, {reason}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''} ({len(keys)})"
+    if companions.left_out:
+        yield f"left out: {', '.join(companions.left_out)}"
 
 
 def show_report(report: Report) -> Iterator[str]:

@@ -71,8 +71,13 @@ def test_several_must_be_chosen_from(tmp_path: Path) -> None:
     assert open_checkpoint(f"{path}#.").ignored == ("epoch",)
 
 
-def test_metrics_are_no_state_dicts(tmp_path: Path) -> None:
-    value = {"best": torch.tensor(0.9), "state_dict": {"w": _W}, "callbacks": {"c": {"score": torch.tensor(1.0)}}}
+def test_what_a_trainer_notes_is_no_state_dict(tmp_path: Path) -> None:
+    value = {
+        "best": torch.tensor(0.9),
+        "rng": torch.get_rng_state(),
+        "state_dict": {"w": _W},
+        "callbacks": {"c": {"score": torch.tensor(1.0)}},
+    }
     assert open_checkpoint(_save(tmp_path / "x.pth", value)).select == "state_dict"
     # Where there is nothing else they are.
     assert _keys(tmp_path / "y.pth", {"scale": torch.tensor(1.0), "more": {"bias": torch.tensor(2.0)}}) == [

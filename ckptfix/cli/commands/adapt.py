@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,6 +19,9 @@ from ckptfix.cli.console import (
 from ckptfix.errors import CkptfixError, IncompletePlan
 from ckptfix.tensors import DType
 
+if TYPE_CHECKING:
+    from ckptfix.job import Adapted
+
 
 @click.command("adapt", short_help="Write the checkpoint that loads.")
 @click.argument("source")
@@ -30,6 +33,7 @@ from ckptfix.tensors import DType
 @click.option("--force", is_flag=True, help="Replace the output where it exists.")
 @click.option("--partial", is_flag=True, help="Write what the plan provides, list what is missing, exit 1.")
 @click.option("--no-digest", is_flag=True, help="Leave the digests out of the receipt.")
+@click.option("--also", multiple=True, metavar="optimizer|PATH", help="Carry this along; a .pth holds it.")
 @click.option("--memory", type=options.Size(), help="Refuse to compute a tensor that needs more at once.")
 @click.option("--max-output", type=options.Size(), help="Refuse an output that is larger.")
 @options.as_json
@@ -43,6 +47,7 @@ def command(
     force: bool,
     partial: bool,
     no_digest: bool,
+    also: tuple[str, ...],
     memory: int | None,
     max_output: int | None,
     as_json: bool,
@@ -52,22 +57,23 @@ def command(
     Nothing is written unless every tensor of both sides is accounted for. Without a recipe nothing changes but the
     format.
     """
-    from ckptfix import api
+    from ckptfix.job import plan_output, write_output
     from ckptfix.report import text
 
     existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
-    job = api.plan_output(source, target, output, recipe, variables=dict(variables), dtype=dtype, existing=existing)
+    job = plan_output(source, target, output, recipe, variables=dict(variables), dtype=dtype, existing=existing)
     for note in job.notes:
         show_note(note)
     report = job.plan.report()
     try:
         with progress_bar("adapt") as update:
-            adapted = api.write_output(
+            adapted = write_output(
                 job,
                 output,
                 gaps="write" if partial else "refuse",
                 existing=existing,
                 digests="none" if no_digest else "blake3",
+                also=also,
                 memory=memory,
                 max_output=max_output,
                 progress=update,
@@ -83,8 +89,18 @@ def command(
         show_error(error)
         return error.exit_code
     if as_json:
-        print_json({**report.to_json(), "written": str(adapted.path)})
+        print_json({**report.to_json(), "written": str(adapted.path), **_companions(adapted)})
     else:
         echo_lines(text.show_report(report))
+        if adapted.companions:
+            echo_lines(text.show_companions(adapted.companions))
         echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")
     return job.plan.exit_code
+
+
+def _companions(adapted: Adapted) -> dict[str, object]:
+    """Give what the document says of what went along."""
+    found = adapted.companions
+    if found is None:
+        return {}
+    return {"also": [carried.to_json() for carried in found.carried], "left_out": list(found.left_out)}

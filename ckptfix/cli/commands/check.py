@@ -22,10 +22,10 @@ def command(source: str, target: str, recipe: str | None, variables: tuple[tuple
     Exit status: 0 where a strict load would succeed with nothing left over, 1 where it would not, 2 where the recipe
     is wrong.
     """
-    from ckptfix import api
+    from ckptfix.job import prepare_job
     from ckptfix.report import text
 
-    job = api.prepare_job(source, target, recipe, dict(variables))
+    job = prepare_job(source, target, recipe, dict(variables))
     for note in job.notes:
         show_note(note)
     report = job.plan.report()

@@ -31,12 +31,12 @@ def command(
     as_json: bool,
 ) -> int:
     """Show how each tensor of TARGET would be made of SOURCE. No tensor is read, nothing else is written."""
-    from ckptfix import api
     from ckptfix.execute.atomic import write_whole
+    from ckptfix.job import prepare_job
     from ckptfix.keys import nearest_keys
     from ckptfix.report import text
 
-    job = api.prepare_job(source, target, recipe, dict(variables))
+    job = prepare_job(source, target, recipe, dict(variables))
     plan = job.plan
     for note in job.notes:
         show_note(note)

@@ -6,7 +6,7 @@ tensor is loaded, and torch is not imported. `Reader` is the one place where ten
 
 from ckptfix.formats.base.file import CHUNK, File, access_error, inflate
 from ckptfix.formats.base.format import Contents, Format
-from ckptfix.formats.base.output import FileLayout
+from ckptfix.formats.base.output import FileLayout, Frame, Slot
 from ckptfix.formats.base.reader import Reader
 from ckptfix.formats.base.values import (
     MAX_NBYTES,
@@ -28,10 +28,12 @@ __all__ = [
     "File",
     "FileLayout",
     "Format",
+    "Frame",
     "Node",
     "Opaque",
     "Pairs",
     "Reader",
+    "Slot",
     "Storage",
     "TensorRef",
     "access_error",

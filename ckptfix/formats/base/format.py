@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ckptfix.errors import UnsupportedOutput
-from ckptfix.formats.base.output import FileLayout
+from ckptfix.formats.base.output import FileLayout, Frame
 from ckptfix.formats.base.values import Node, Opaque
 from ckptfix.tensors import TensorSpec
 
@@ -57,3 +57,14 @@ class Format(ABC):
         UnsupportedOutput for what the format cannot hold.
         """
         raise UnsupportedOutput(f"{self.name} files are read, not written")
+
+    def lay_out_frame(
+        self,
+        frame: Frame,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+    ) -> FileLayout:
+        """Do the same for a file in which the tensors lie inside one another's containers, as the frame says."""
+        raise UnsupportedOutput(f"{self.name} files hold one flat state dict and nothing beside it", hint="write .pth")

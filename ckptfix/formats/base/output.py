@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor in a frame."""
+
+    key: str
+
+
+Frame = Slot | dict[str | int, "Frame"] | list["Frame"] | tuple["Frame", ...] | str | int | float | bool | None
+"""What lies around the tensors of a file that holds more than one flat state dict: containers and plain values."""
 
 
 class FileLayout(ABC):

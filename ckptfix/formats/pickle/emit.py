@@ -1,4 +1,4 @@
-"""Write the pickle of a flat state dict: a dict of tensors over storages, as `torch.save` lays it down.
+"""Write the pickle of a state dict, or of a frame around several: tensors over storages, as `torch.save` lays it down.
 
 Protocol 2. The calls are those of torch/_tensor.py (`_reduce_ex_internal`), so `torch.load` reads it with
 `weights_only=True`.
@@ -6,10 +6,11 @@ Protocol 2. The calls are those of torch/_tensor.py (`_reduce_ex_internal`), so 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 
 from ckptfix.errors import UnsupportedOutput
-from ckptfix.formats.base import contiguous_stride
+from ckptfix.formats.base import Frame, Slot, contiguous_stride
 from ckptfix.tensors import DType, TensorSpec
 
 _STORAGES = {
@@ -29,39 +30,70 @@ _STORAGES = {
 """The dtypes that had storages of their own; younger ones name their dtype and use an untyped storage."""
 
 
-def emit_state_dict(tensors: Mapping[str, TensorSpec], storages: Mapping[str, str]) -> bytes:
-    """Pickle a dict of contiguous tensors. `storages` gives the record name of each key's storage.
+def emit(frame: Frame, tensors: Mapping[str, TensorSpec], storages: Mapping[str, str]) -> bytes:
+    """Pickle a frame of contiguous tensors. `storages` gives the record name of each key's storage.
 
     Raises UnsupportedOutput for a dtype that torch has not.
     """
-    emitter = _Emitter()
-    emitter.put(b"\x80\x02}(")
-    for key, spec in tensors.items():
-        emitter.text(key)
-        emitter.tensor(key, spec, storages[key])
-    emitter.put(b"u.")
+    emitter = _Emitter(tensors, storages)
+    emitter.put(b"\x80\x02")
+    emitter.value(frame)
+    emitter.put(b".")
     return b"".join(emitter.parts)
 
 
 class _Emitter:
-    def __init__(self) -> None:
+    def __init__(self, tensors: Mapping[str, TensorSpec], storages: Mapping[str, str]) -> None:
         self.parts: list[bytes] = []
+        self._tensors = tensors
+        self._storages = storages
         self._memo: dict[tuple[str, str], int] = {}
 
     def put(self, data: bytes) -> None:
         self.parts.append(data)
+
+    def value(self, frame: Frame) -> None:
+        match frame:
+            case Slot(key):
+                self.tensor(key, self._tensors[key], self._storages[key])
+            case None:
+                self.put(b"N")
+            case bool():
+                self.put(b"\x88" if frame else b"\x89")
+            case int():
+                self.integer(frame)
+            case float():
+                self.put(b"G" + struct.pack(">d", frame))
+            case str():
+                self.text(frame)
+            case dict():
+                self.put(b"}(")
+                for name, part in frame.items():
+                    self.value(name)
+                    self.value(part)
+                self.put(b"u")
+            case list():
+                self.put(b"](")
+                for part in frame:
+                    self.value(part)
+                self.put(b"e")
+            case tuple():
+                self.put(b"(")
+                for part in frame:
+                    self.value(part)
+                self.put(b"t")
 
     def text(self, value: str) -> None:
         data = value.encode("utf-8", "surrogatepass")
         self.put(b"X" + len(data).to_bytes(4, "little") + data)
 
     def integer(self, value: int) -> None:
-        if value < 1 << 8:
+        if 0 <= value < 1 << 8:
             self.put(b"K" + value.to_bytes(1, "little"))
-        elif value < 1 << 31:
-            self.put(b"J" + value.to_bytes(4, "little"))
+        elif -1 << 31 <= value < 1 << 31:
+            self.put(b"J" + value.to_bytes(4, "little", signed=True))
         else:
-            data = value.to_bytes(value.bit_length() // 8 + 1, "little")
+            data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
             self.put(b"\x8a" + len(data).to_bytes(1, "little") + data)
 
     def integers(self, values: tuple[int, ...]) -> None:

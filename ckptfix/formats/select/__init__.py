@@ -6,5 +6,20 @@ A mapping without direct tensors is searched. A pickled module counts as the map
 
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases, wrapper_prefixes
 from ckptfix.formats.select.choose import WHOLE, select_state_dict
+from ckptfix.formats.select.nesting import Budget, children, is_module, is_optimizer, join, mapping_of, name_of
 
-__all__ = ["WHOLE", "Candidate", "Checkpoint", "find_aliases", "select_state_dict", "wrapper_prefixes"]
+__all__ = [
+    "WHOLE",
+    "Budget",
+    "Candidate",
+    "Checkpoint",
+    "children",
+    "find_aliases",
+    "is_module",
+    "is_optimizer",
+    "join",
+    "mapping_of",
+    "name_of",
+    "select_state_dict",
+    "wrapper_prefixes",
+]

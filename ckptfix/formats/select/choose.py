@@ -12,7 +12,7 @@ from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
 from ckptfix.formats.base import Contents, Node, TensorRef
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
 from ckptfix.formats.select.nesting import Budget, children, flatten, is_module, is_optimizer, join, mapping_of, name_of
-from ckptfix.tensors import Manifest
+from ckptfix.tensors import DType, Manifest, TensorSpec
 
 WHOLE = "."
 """Selects the whole file, flattened."""
@@ -27,12 +27,16 @@ _Trail = tuple["_Trail", str] | None
 
 @dataclass(frozen=True)
 class _Found:
-    """A state dict in the file. One of `metrics` has none but 0-d tensors of its own: a loss, a best accuracy."""
+    """A state dict in the file.
+
+    One of `asides` has no tensors of its own but what a trainer notes: 0-d ones (a loss, a best accuracy), and
+    vectors of bytes (the state of a random generator).
+    """
 
     path: str
     tensors: Mapping[str, TensorRef]
     ignored: tuple[str, ...]
-    metrics: bool
+    asides: bool
 
     @property
     def candidate(self) -> Candidate:
@@ -72,8 +76,8 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
 def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
     """List the state dicts and the optimizers in the file's order. Each value is looked into once.
 
-    A loss or a best accuracy that was saved as a 0-d tensor does not make a state dict of what holds it: such a
-    mapping counts only where the file has no other, and is searched like one without tensors.
+    A best accuracy or the state of a random generator does not make a state dict of what holds it: such a mapping
+    counts only where the file has no other, and is searched like one without tensors.
     """
     found: list[_Found] = []
     optimizers: list[str] = []
@@ -87,19 +91,19 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
         if is_optimizer(node):
             optimizers.append(_dotted(trail))
             continue
-        ranks = _ranks(node)
-        if ranks or is_module(node):
+        own = _own_tensors(node)
+        if own or is_module(node):
             tensors, ignored = flatten(node, budget, "mappings")
-            metrics = not is_module(node) and max(ranks) == 0
+            asides = not is_module(node) and all(map(_is_aside, own))
             if tensors:
-                found.append(_Found(_dotted(trail), tensors, ignored, metrics))
-            if not metrics:
+                found.append(_Found(_dotted(trail), tensors, ignored, asides))
+            if not asides:
                 continue
         inside = children(node)
         budget.spend(len(inside))
         pending.extend(((trail, name), child) for name, child in reversed(inside))
-    if any(not one.metrics for one in found):
-        return [one for one in found if not one.metrics], tuple(optimizers)
+    if any(not one.asides for one in found):
+        return [one for one in found if not one.asides], tuple(optimizers)
     outermost = [one for one in found if not any(_is_inside(one.path, other.path) for other in found)]
     return outermost, tuple(optimizers)
 
@@ -119,12 +123,16 @@ def _is_inside(path: str, other: str) -> bool:
     return path != other and (other == "" or path.startswith(f"{other}."))
 
 
-def _ranks(node: Node) -> list[int]:
-    """Give the ranks of the tensors directly in a mapping with text keys; none for anything else."""
+def _own_tensors(node: Node) -> list[TensorSpec]:
+    """Give the tensors directly in a mapping with text keys; none for anything else."""
     mapping = mapping_of(node)
     if mapping is None or any(name_of(key) is None for key, _ in mapping.items):
         return []
-    return [len(value.spec.shape) for _, value in mapping.items if isinstance(value, TensorRef)]
+    return [value.spec for _, value in mapping.items if isinstance(value, TensorRef)]
+
+
+def _is_aside(spec: TensorSpec) -> bool:
+    return spec.shape == () or (len(spec.shape) == 1 and spec.dtype is DType.U8)
 
 
 def _choose(contents: Contents, found: list[_Found]) -> _Found:

@@ -1,0 +1,199 @@
+"""A job: a source and a target, opened; the plan between them; and the writing of what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ckptfix.errors import InvalidCall, OutputExists
+from ckptfix.execute.atomic import refuse_existing
+from ckptfix.execute.receipt import Receipt
+from ckptfix.execute.write import Progress, write
+from ckptfix.expr import Read, leaves
+from ckptfix.formats import Checkpoint, open_checkpoint, output_format, wrapper_prefixes
+from ckptfix.targets import Target, resolve
+from ckptfix.tensors import DType
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from ckptfix.execute.resume import Companions
+    from ckptfix.keys import VarValue
+    from ckptfix.planning import Plan
+    from ckptfix.recipe import Recipe
+
+    Architecture = str | Path | Target | Module
+    """A target URI, the path of a lockfile or checkpoint, or a module in memory."""
+    RecipeLike = Recipe | str | Path | Mapping[str, Any] | None
+    """A path, the text of a recipe (more than one line), plain values, or None for no rules."""
+
+Source = str | Path | Checkpoint
+"""A path, `FILE#PATH` for one of several state dicts, or an opened checkpoint."""
+
+
+def open(source: Source, *, select: str | None = None) -> Checkpoint:  # noqa: A001  the library's verb
+    """Open a checkpoint: its manifest, where its bytes lie, and what it would have run. Reads headers only.
+
+    Raises SourceNotFound, ReadFailed, AmbiguousSource, NoTensors, and RefusedContent for a broken file.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if not isinstance(source, str | Path):
+        raise InvalidCall(f"a checkpoint is a file, not a {type(source).__name__}", hint="give its path")
+    return open_checkpoint(source, select=select)
+
+
+def target(architecture: Architecture) -> Target:
+    """Find what an architecture wants. Raises UnknownTarget, TargetBuildError or MissingDependency."""
+    return architecture if isinstance(architecture, Target) else resolve(architecture)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A source, a target, and the plan that leads from one to the other."""
+
+    checkpoint: Checkpoint
+    target: Target
+    plan: Plan
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of either side before anything is done."""
+        called = list(dict.fromkeys(str(value) for _, value in self.checkpoint.opaque))
+        shown = ", ".join(called[:3]) + (", ..." if len(called) > 3 else "")
+        would_call = f"{self.checkpoint.path.name}: unpickling would call {shown}; ckptfix does not"
+        tied = [
+            f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
+            for names in map(" and ".join, self.plan.tied_apart)
+        ]
+        return (*([would_call] if called else []), *self.target.notes, *tied)
+
+
+def prepare_job(
+    source: Source,
+    architecture: Architecture,
+    recipe: RecipeLike = None,
+    variables: Mapping[str, VarValue] | None = None,
+) -> Job:
+    """Open both sides and plan. Raises what opening either side and reading the recipe raise."""
+    from ckptfix.planning import make_plan
+    from ckptfix.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    checkpoint = open(source, select=loaded.source.select)
+    found = target(architecture)
+    made = make_plan(
+        loaded,
+        checkpoint.manifest,
+        found.manifest,
+        variables=variables,
+        config=found.config,
+        no_initial_values=found.not_buildable,
+        wrappers=wrapper_prefixes(checkpoint.tensors),
+    )
+    return Job(checkpoint, found, made)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A written checkpoint: where it is, what it carries, and the account of how it was made."""
+
+    path: Path
+    receipt: Receipt
+    plan: Plan
+    companions: Companions | None = None
+    """What went with the weights, where that was asked for."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it loads with `strict=True`; only `partial` gives one that does not."""
+        return self.plan.is_complete
+
+
+def plan_output(
+    source: Source,
+    architecture: Architecture,
+    out: str | Path,
+    recipe: RecipeLike = None,
+    *,
+    variables: Mapping[str, VarValue] | None = None,
+    dtype: DType | None = None,
+    existing: Literal["refuse", "replace"] = "refuse",
+) -> Job:
+    """The first half of `adapt`: whether `out` may be written, then the plan. Reads no tensor, writes nothing."""
+    output_format(Path(out))
+    refuse_existing(Path(out), replace=existing == "replace")
+    job = prepare_job(source, architecture, recipe, variables)
+    refuse_source(Path(out), job.checkpoint)
+    return job if dtype is None else replace(job, plan=job.plan.with_dtype(dtype))
+
+
+def refuse_source(out: Path, checkpoint: Checkpoint) -> None:
+    """Raise OutputExists where the output would replace the very file that is read."""
+    if out.exists() and out.samefile(checkpoint.path):
+        raise OutputExists("is the source itself", where=str(out), hint="write to another file")
+
+
+def write_output(
+    job: Job,
+    out: str | Path,
+    *,
+    gaps: Literal["refuse", "write"] = "refuse",
+    existing: Literal["refuse", "replace"] = "refuse",
+    digests: Literal["blake3", "none"] = "blake3",
+    also: Sequence[str] = (),
+    memory: int | None = None,
+    max_output: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Adapted:
+    """The second half of `adapt`: hold the plan to its conditions, and write."""
+    job.plan.raise_for_errors()
+    if gaps == "refuse":
+        job.plan.raise_for_gaps()
+    _check_budget(job.plan, memory, max_output)
+    companions = _carry(job, also) if also else None
+    receipt = write(
+        job.plan,
+        job.checkpoint,
+        job.target,
+        Path(out),
+        replace=existing == "replace",
+        digests=digests == "blake3",
+        companions=companions,
+        progress=progress,
+    )
+    return Adapted(Path(out), receipt, job.plan, companions)
+
+
+def _carry(job: Job, also: Sequence[str]) -> Companions:
+    """Plan what goes with the weights; another state dict by the same recipe, less the prefixes that it lacks."""
+    from ckptfix.execute.resume import carry
+    from ckptfix.planning import make_plan
+
+    def plan_for(other: Checkpoint) -> Plan:
+        recipe = job.plan.recipe
+        strip = tuple(prefix for prefix in recipe.source.strip if any(key.startswith(prefix) for key in other.manifest))
+        source = recipe.source.model_copy(update={"strip": strip})
+        return make_plan(
+            replace(recipe, source=source),
+            other.manifest,
+            job.target.manifest,
+            variables=job.plan.values,
+            no_initial_values=job.target.not_buildable,
+        )
+
+    return carry(job.checkpoint, job.plan, also, plan_for)
+
+
+def _check_budget(made: Plan, memory: int | None, max_output: int | None) -> None:
+    """Hold the plan to its bounds before anything is read."""
+    outputs = {key: row.expr for key, row in made.outputs.items()}
+    total = sum(expr.spec.nbytes for expr in outputs.values())
+    if max_output is not None and total > max_output:
+        raise InvalidCall(f"the output takes {total} bytes, --max-output allows {max_output}")
+    for key, expr in outputs.items():
+        needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
+        if memory is not None and not isinstance(expr, Read) and needed > memory:
+            raise InvalidCall(f"computing '{key}' takes {needed} bytes, --memory allows {memory}")
