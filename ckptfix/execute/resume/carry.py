@@ -73,7 +73,7 @@ def carry(
         raise InvalidCall(
             f"#{lost[0]} is no place in the file that --also can keep",
             where=str(checkpoint.path),
-            hint=f"name a state dict: {', '.join(f'#{one.path}' for one in checkpoint.candidates if one.path) or 'none'}",
+            hint=f"name a state dict: {', '.join(f'#{one.path}' for one in checkpoint.candidates)}",
         )
     return Companions(frame, made.exprs, made.tensors, tuple(made.carried), (*made.left_out, *framing.left_out))
 
