@@ -11,7 +11,17 @@ import torch
 
 from ckptfix.recipe import load_recipe
 from ckptfix.recipes import list_recipes, recipe_path
-from tests.recipes import audio, falcon, language, sizes, torchtune_layouts, vision, vision_more, vision_transformers
+from tests.recipes import (
+    audio,
+    experts,
+    falcon,
+    language,
+    sizes,
+    torchtune_layouts,
+    vision,
+    vision_more,
+    vision_transformers,
+)
 from tests.recipes.case import Case, State
 from tests.recipes.proof import convert
 
@@ -24,6 +34,7 @@ CASES = [
     *audio.CASES,
     *falcon.CASES,
     *torchtune_layouts.CASES,
+    *experts.CASES,
 ]
 SWAPS = 5
 INSENSITIVE = ("k_proj.bias", "head.bias", "head_dist.bias", "_classifier.bias")
