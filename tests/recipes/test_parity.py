@@ -19,6 +19,7 @@ from tests.recipes import (
     sizes,
     torchtune_layouts,
     vision,
+    vision_clip,
     vision_more,
     vision_transformers,
 )
@@ -30,6 +31,7 @@ CASES = [
     *vision_transformers.CASES,
     *language.CASES,
     *sizes.CASES,
+    *vision_clip.CASES,
     *vision_more.CASES,
     *audio.CASES,
     *falcon.CASES,
@@ -39,15 +41,6 @@ CASES = [
 SWAPS = 5
 INSENSITIVE = ("k_proj.bias", "head.bias", "head_dist.bias", "_classifier.bias")
 """Softmax ignores a bias of all keys; DeiT averages two heads, so that only the sum of their biases counts."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run such small models on one thread, which is faster than to share them out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def swaps(state: State) -> Iterator[tuple[str, str]]:
