@@ -1,0 +1,1 @@
+"""Infer the recipe that leads from a checkpoint to an architecture."""

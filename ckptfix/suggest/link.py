@@ -1,0 +1,61 @@
+"""What inference finds: which source tensors make which target tensors, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Evidence = Literal["names", "shapes", "order", "classes", "values", "behaviour"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One tensor of a layout, or several that lie along an axis of it: `experts.0.w1`, `experts.1.w1`, ... along `e`.
+
+    With `axis`, `keys` are in the order of the axis and all of one template that counts from 0; without, there is
+    exactly one key.
+    """
+
+    keys: tuple[str, ...]
+    axis: str | None = None
+
+    @classmethod
+    def of(cls, key: str) -> Term:
+        """Make the term of a single tensor."""
+        return cls((key,))
+
+
+@dataclass(frozen=True)
+class Link:
+    """Source terms and the target terms that they make together.
+
+    `layout` is in the layout language, terms in the order of `sources -> targets`, and None where one tensor goes to
+    one as it is; `sizes` are the extents that it needs. `resize` holds the fields of a resize rule that acts on the
+    one target afterwards. `confidence` is the probability, from 0 to 1, that the link is right, and `why` says what it
+    rests on.
+    """
+
+    sources: tuple[Term, ...]
+    targets: tuple[Term, ...]
+    layout: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    resize: Mapping[str, object] | None = None
+    confidence: float = 1.0
+    why: str = ""
+    evidence: frozenset[Evidence] = frozenset()
+
+    @classmethod
+    def rename(cls, source: str, target: str, confidence: float = 1.0, why: str = "") -> Link:
+        """Make the link of one tensor to one, as it is."""
+        return cls((Term.of(source),), (Term.of(target),), confidence=confidence, why=why)
+
+    @property
+    def source_keys(self) -> tuple[str, ...]:
+        """All source keys, in the order of the layout."""
+        return tuple(key for term in self.sources for key in term.keys)
+
+    @property
+    def target_keys(self) -> tuple[str, ...]:
+        """All target keys, in the order of the layout."""
+        return tuple(key for term in self.targets for key in term.keys)
