@@ -18,6 +18,7 @@ from tests.recipes import (
     language,
     sizes,
     torchtune_layouts,
+    transformers_4,
     vision,
     vision_clip,
     vision_more,
@@ -37,6 +38,7 @@ CASES = [
     *falcon.CASES,
     *torchtune_layouts.CASES,
     *experts.CASES,
+    *transformers_4.CASES,
 ]
 SWAPS = 5
 INSENSITIVE = ("k_proj.bias", "head.bias", "head_dist.bias", "_classifier.bias")
