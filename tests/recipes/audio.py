@@ -60,7 +60,7 @@ def sounds() -> Tensor:
 
 
 def wav2vec2() -> nn.Module:
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 40}
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": HEADS, "intermediate_size": 40}
     convolutions = {"conv_dim": (8, 8), "conv_kernel": (5, 3), "conv_stride": (3, 2), "num_feat_extract_layers": 2}
     positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "mask_time_prob": 0.0}
     return Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=VOCABULARY, **sizes, **convolutions, **positions))
