@@ -140,7 +140,9 @@ class _Composer:
                 self.scalar(key_node)
                 key = self.text(key_node)
                 if key in result:
-                    raise self.error(f"the key '{key}' stands twice", line)
+                    first = self.lines[(*place, key)]
+                    op = result["op"] if isinstance(result.get("op"), str) else None
+                    raise self.error(f"the key '{key}' stands twice, first on line {first}", line, "keep one", op)
                 result[key] = self.value(value_node, (*place, key))
                 self.lines[(*place, key)] = line + 1
             return result
@@ -176,6 +178,6 @@ class _Composer:
         except UnicodeDecodeError as error:
             raise self.error("half a surrogate pair is no text", node.start_mark.line) from error
 
-    def error(self, message: str, line: int, hint: str | None = None) -> RecipeSyntaxError:
+    def error(self, message: str, line: int, hint: str | None = None, op: str | None = None) -> RecipeSyntaxError:
         """Make an error at a line that counts from 0."""
-        return RecipeSyntaxError(message, where=Origin(self.file, line + 1), hint=hint)
+        return RecipeSyntaxError(message, where=Origin(self.file, line + 1, op), hint=hint)

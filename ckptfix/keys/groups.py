@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 from ckptfix.errors import PatternError
-from ckptfix.keys.pattern import KeyPattern
+from ckptfix.keys.nearest import nearest_keys
+from ckptfix.keys.pattern import KeyPattern, placeholders_of, put_for_placeholders
 
 _MOST_SHOWN = 6
+_MEND = "drop the keys without partners first, or narrow the pattern"
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,19 @@ def gather(patterns: Sequence[KeyPattern], keys: Collection[str], shared: Collec
         for key, bound in pattern.matches(keys):
             group = found.setdefault(tuple(bound[name] for name in names), [[] for _ in patterns])
             group[number].append((key, bound))
-    return [_order(patterns, dict(zip(names, values, strict=True)), members) for values, members in found.items()]
+    return [_order(patterns, dict(zip(names, values, strict=True)), members, keys) for values, members in found.items()]
 
 
 def _order(
-    patterns: Sequence[KeyPattern], shared: dict[str, str], found: list[list[tuple[str, dict[str, str]]]]
+    patterns: Sequence[KeyPattern],
+    shared: dict[str, str],
+    found: list[list[tuple[str, dict[str, str]]]],
+    present: Collection[str],
 ) -> Group:
     for pattern, members in zip(patterns, found, strict=True):
         if not members:
             other = next(keys[0][0] for keys in found if keys)
-            raise PatternError(f"incomplete group: '{pattern}' has no partner for '{other}'")
+            raise _incomplete(f"'{pattern}' has no partner for '{other}'", pattern, shared, present)
     orders: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(name for pattern in patterns for name in pattern.names if name not in shared):
         values = {bound[name] for members in found for _, bound in members if name in bound}
@@ -82,10 +88,42 @@ def _order(
         for pattern, keys in zip(patterns, found, strict=True)
     ]
     for pattern, row in zip(patterns, ordered, strict=True):
-        wanted = prod(len(orders[name]) for name in pattern.names if name in orders)
-        if len(row) != wanted:
-            raise PatternError(f"incomplete group: '{pattern}' has {len(row)} keys of {wanted}")
+        _check_whole(pattern, row, {name: orders[name] for name in pattern.names if name in orders}, shared, present)
     return Group(shared, tuple(ordered))
+
+
+def _check_whole(
+    pattern: KeyPattern,
+    row: Sequence[Member],
+    along: Mapping[str, Mapping[str, int]],
+    shared: Mapping[str, str],
+    present: Collection[str],
+) -> None:
+    """Hold a row to one key for every place. Raises PatternError."""
+    wanted = prod(map(len, along.values()))
+    if len(row) == wanted:
+        return
+    taken = {member.place for member in row}
+    for texts in product(*along.values()):
+        bound = dict(zip(along, texts, strict=True))
+        if tuple((name, along[name][text]) for name, text in bound.items()) not in taken:
+            where = ", ".join(f"{name} = {text}" for name, text in bound.items())
+            message = f"'{pattern}' has {len(row)} of {wanted} keys, none at {where}"
+            raise _incomplete(message, pattern, {**shared, **bound}, present)
+    raise PatternError(
+        f"'{pattern}' has {len(row)} keys, its placeholders tell {wanted} apart", hint="name its wildcards: {x} for *"
+    )
+
+
+def _incomplete(message: str, pattern: KeyPattern, texts: Mapping[str, str], present: Collection[str]) -> PatternError:
+    """Make the error for a key that is not there, with the keys that read most like it."""
+    names = placeholders_of(pattern.text)
+    lacking = pattern.text
+    if names is not None:
+        lacking = put_for_placeholders(pattern.text, {name: texts.get(name, f"{{{name}}}") for name in names})
+    near = nearest_keys(lacking, present)
+    nearest = f"nearest to '{lacking}': {', '.join(near)}; " if near else ""
+    return PatternError(f"incomplete group: {message}", hint=f"{nearest}{_MEND}")
 
 
 def _places(name: str, values: set[str], listed: tuple[str, ...]) -> dict[str, int]:
@@ -93,7 +131,10 @@ def _places(name: str, values: set[str], listed: tuple[str, ...]) -> dict[str, i
     if listed:
         order = [text for text in listed if text in values]
         if len(order) < len(listed):
-            raise PatternError(f"incomplete group: along '{name}' there are {', '.join(order)} of {', '.join(listed)}")
+            lacking = next(text for text in listed if text not in values)
+            raise PatternError(
+                f"incomplete group: along '{name}' there are {', '.join(order)}, and no {lacking}", hint=_MEND
+            )
         return {text: place for place, text in enumerate(order)}
     try:
         numbers = sorted((int(text), text) for text in values if text.isascii() and text.isdecimal())
@@ -104,7 +145,9 @@ def _places(name: str, values: set[str], listed: tuple[str, ...]) -> dict[str, i
         raise PatternError(
             f"along '{name}' there is '{stray[0]}', not an integer", hint=f"match it with {{{name}:int}}"
         )
-    if [number for number, _ in numbers] != list(range(numbers[0][0], numbers[0][0] + len(numbers))):
+    run = range(numbers[0][0], numbers[0][0] + len(numbers))
+    if [number for number, _ in numbers] != list(run):
+        gap = next(wanted for wanted, (number, _) in zip(run, numbers, strict=True) if number != wanted)
         shown = ", ".join(text for _, text in numbers[:_MOST_SHOWN]) + (", ..." if len(numbers) > _MOST_SHOWN else "")
-        raise PatternError(f"incomplete group: along '{name}' there are {shown}")
+        raise PatternError(f"incomplete group: along '{name}' there are {shown}, and no {gap}", hint=_MEND)
     return {text: place for place, (_, text) in enumerate(numbers)}

@@ -43,11 +43,16 @@ def solve_layout(left: Sequence[Shaped], right: Sequence[Shaped], known: Mapping
     `known`, from the sources, from the target, and, where the target tells nothing, from taking the parts of a sum
     as equal. Raises LayoutError where numbers contradict each other, or leave an axis undetermined.
     """
-    sizes = _deduce_all(left, dict(known), ())
-    sizes = _deduce_all([*left, *right], sizes, ())
-    if not right:
-        sizes = _deduce_all(left, sizes | _equal_parts(left, sizes), ())
-    _check_all([*left, *right], sizes)
+    try:
+        sizes = _deduce_all(left, dict(known), ())
+        sizes = _deduce_all([*left, *right], sizes, ())
+        if not right:
+            sizes = _deduce_all(left, sizes | _equal_parts(left, sizes), ())
+        _check_all([*left, *right], sizes)
+    except LayoutError as error:
+        given = ", ".join(f"{name} = {size}" for name, size in known.items())
+        mend = f"given {given}; correct sizes or the layout" if given else "correct the layout"
+        raise LayoutError(error.message, hint=error.hint or mend) from error
     return sizes
 
 

@@ -26,7 +26,6 @@ def parts(text: str, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("rule", "messages"),
     [
-        ("{op: fil, keys: a}", ["r.yaml:4: fil: unknown op 'fil' (did you mean 'fill'?)"]),
         ("{keys: a}", ["r.yaml:4: a rule needs an 'op'"]),
         ("drop", ["r.yaml:4: an entry of rules should be a mapping, not 'drop'"]),
         ("{op: drop, kees: a}", ["r.yaml:4: drop: unknown field 'kees' (did you mean 'keys'?)"]),
@@ -83,10 +82,6 @@ def parts(text: str, tmp_path: Path) -> list[str]:
         (
             "{op: resize, keys: a, layout: 'n (c', axes: [n], mode: crop}",
             ["r.yaml:4: resize: layout: 'n (c': a bracket is not closed"],
-        ),
-        (
-            "{op: resize, keys: a, layout: n c, axes: [m], mode: crop}",
-            ["r.yaml:4: resize: 'n c' has no axis 'm'; it has n, c"],
         ),
         (
             "{op: resize, keys: a, layout: n c, axes: [n], mode: bicubic}",
@@ -166,22 +161,12 @@ WANT = {"head.weight": [5, 3], "head.bias": [5]}
     ("rules", "messages"),
     [
         (
-            "  - {op: drop, keys: fc.wieght}\n  - {op: drop, keys: zzz}\n",
-            [
-                "recipe:3: drop: 'fc.wieght' matches no key (nearest: fc.weight)",
-                "recipe:4: drop: 'zzz' matches no key (say optional: true if that is meant)",
-            ],
+            "  - {op: drop, keys: zzz}\n",
+            ["recipe:3: drop: 'zzz' matches no key (say optional: true if that is meant)"],
         ),
         (
             "  - {op: fill, keys: haed.bias, value: 0}\n",
             ["recipe:3: fill: 'haed.bias' matches no key of the target (nearest: head.bias)"],
-        ),
-        (
-            "  - {op: rename, map: {fc.weight: fc.bias}}\n",
-            [
-                "recipe:3: rename: rule 1 makes 'fc.bias' from 'fc.weight', which is already there, made by the "
-                "checkpoint itself (drop or rename one of them first)"
-            ],
         ),
         (
             "  - {op: rename, map: {fc.weight: a}}\n  - {op: copy, from: fc.bias, to: [a, b]}\n",
@@ -201,13 +186,6 @@ WANT = {"head.weight": [5, 3], "head.bias": [5]}
         (
             '  - {op: rename, map: {"{x}.bias": "{x+1}"}}\n',
             ["recipe:3: rename: 'fc.bias': x is 'fc', not an integer (match it with {x:int})"],
-        ),
-        (
-            '  - {op: rename, map: {"fc.{p}": "{stage[p]}"}}\n',
-            [
-                "recipe:3: rename: '{stage[p]}' uses 'stage', which no pattern or variable defines (give --var "
-                "stage=..., or declare it in vars; known here: p)"
-            ],
         ),
         (
             '  - {op: copy, from: "fc.{p}", to: "{stage[p]}.{i}"}\n',
