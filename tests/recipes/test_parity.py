@@ -21,6 +21,7 @@ from tests.recipes import (
     transformers_4,
     vision,
     vision_clip,
+    vision_convolutions,
     vision_more,
     vision_transformers,
 )
@@ -33,6 +34,7 @@ CASES = [
     *language.CASES,
     *sizes.CASES,
     *vision_clip.CASES,
+    *vision_convolutions.CASES,
     *vision_more.CASES,
     *audio.CASES,
     *falcon.CASES,
