@@ -141,9 +141,9 @@ def granitemoe() -> nn.Module:
 def both_ways(fuse: str, unfuse: str, name: str, fused: Model, split: Callable[[], nn.Module]) -> list[Case]:
     """Prove the recipes of both directions, and that a file which transformers wrote is understood as well."""
     return [
-        Case(fuse, split, fused, tokens(VOCABULARY, 40), name),
-        Case(fuse, fused, fused, tokens(VOCABULARY, 40), f"{name}-file".lstrip("-"), save=save_pretrained),
-        Case(unfuse, fused, split, tokens(VOCABULARY, 40), name),
+        Case(fuse, split, fused, tokens(VOCABULARY, 100), name),
+        Case(fuse, fused, fused, tokens(VOCABULARY, 100), f"{name}-file".lstrip("-"), save=save_pretrained),
+        Case(unfuse, fused, split, tokens(VOCABULARY, 100), name),
     ]
 
 

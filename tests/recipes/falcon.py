@@ -68,5 +68,5 @@ def both_ways(name: str, **options: Any) -> list[Case]:
 CASES = [
     *both_ways("one-group", multi_query=True, new_decoder_architecture=False),
     *both_ways("groups", num_kv_heads=2, new_decoder_architecture=True),
-    *both_ways("heads", multi_query=False, new_decoder_architecture=False, bias=True),
+    *both_ways("heads", multi_query=False, new_decoder_architecture=False, parallel_attn=False, bias=True),
 ]

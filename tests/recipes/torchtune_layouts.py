@@ -8,11 +8,14 @@ from typing import Any
 from torch import nn
 from torchtune.models.gemma._component_builders import gemma as torchtune_gemma
 from torchtune.models.llama2 import llama2 as torchtune_llama
+from torchtune.models.mistral._component_builders import mistral as torchtune_mistral
 from torchtune.models.phi3._component_builders import phi3 as torchtune_phi3
 from torchtune.models.qwen2._component_builders import qwen2 as torchtune_qwen2
 from transformers import (
     GemmaConfig,
     GemmaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen2Config,
@@ -45,17 +48,23 @@ def gemma() -> nn.Module:
     return GemmaForCausalLM(GemmaConfig(**TRANSFORMERS, head_dim=8))
 
 
+def mistral() -> nn.Module:
+    return MistralForCausalLM(MistralConfig(**TRANSFORMERS, sliding_window=None))
+
+
 def phi3() -> nn.Module:
     return Phi3ForCausalLM(Phi3Config(**TRANSFORMERS))
 
 
-def both_ways(family: str, transformers_model: Model, torchtune_model: Model, variables: dict[str, int]) -> list[Case]:
+def both_ways(
+    family: str, transformers_model: Model, torchtune_model: Model, variables: dict[str, int], name: str = ""
+) -> list[Case]:
     there, back = f"transformers-torchtune-{family}", f"torchtune-transformers-{family}"
     models = transformers_model, torchtune_model
     return [
-        Case(there, *models, tokens(VOCABULARY), variables=variables),
-        Case(there, *models, tokens(VOCABULARY), "file", variables, save=save_pretrained),
-        Case(back, *reversed(models), tokens(VOCABULARY), variables=variables),
+        Case(there, *models, tokens(VOCABULARY), name, variables),
+        Case(there, *models, tokens(VOCABULARY), f"{name}-file".lstrip("-"), variables, save=save_pretrained),
+        Case(back, *reversed(models), tokens(VOCABULARY), name, variables),
     ]
 
 
@@ -63,6 +72,7 @@ CASES = [
     *both_ways("llama", llama, partial(torchtune_llama, **TORCHTUNE), COUNTS),
     *both_ways("qwen2", qwen2, partial(torchtune_qwen2, **TORCHTUNE, rope_base=10000.0), {}),
     *both_ways("gemma", gemma, partial(torchtune_gemma, **TORCHTUNE, head_dim=8), COUNTS),
+    *both_ways("llama", mistral, partial(torchtune_mistral, **TORCHTUNE), COUNTS, "mistral"),
     *both_ways("phi3", phi3, partial(torchtune_phi3, **TORCHTUNE), {}),
     Case(
         "transformers-torchtune-qwen2",
