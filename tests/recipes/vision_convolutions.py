@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import timm
+import torchvision
 from torch import nn
 from transformers import (
     MobileNetV2Config,
@@ -43,6 +44,11 @@ def mobilenet(**options: Any) -> nn.Module:
     return MobileNetV2ForImageClassification(MobileNetV2Config(depth_multiplier=0.5, num_labels=5, **options))
 
 
+def torch_mobilenet() -> nn.Module:
+    """A MobileNetV2 that pads and normalises as torchvision's."""
+    return mobilenet(tf_padding=False, layer_norm_eps=1e-5)
+
+
 def without_counts(state: State) -> State:
     """Leave out what files from before 2018 lack."""
     return {key: state[key] for key in state if not key.endswith("num_batches_tracked")}
@@ -56,19 +62,19 @@ def with_transformers(library: str, family: str, model: Model, transformers_mode
     ]
 
 
-def regnets(timm_name: str, layer_type: str) -> list[Case]:
+def regnets(library: str, model: Model, layer_type: str) -> list[Case]:
     """Prove the recipes of both directions; a module has no config at hand that says which type it is."""
-    timm_model, model = partial(timm.create_model, timm_name, num_classes=5), partial(regnet, layer_type)
-    variables = {"layer_type": layer_type}
+    transformers_model, variables = partial(regnet, layer_type), {"layer_type": layer_type}
     return [
-        Case("timm-transformers-regnet", timm_model, model, images(64), layer_type, variables),
-        Case("transformers-timm-regnet", model, timm_model, images(64), layer_type),
+        Case(f"{library}-transformers-regnet", model, transformers_model, images(64), layer_type, variables),
+        Case(f"transformers-{library}-regnet", transformers_model, model, images(64), layer_type),
     ]
 
 
 TV_RESNET18, TIMM_RESNET18 = named("resnet18")
 TV_RESNET50, TIMM_RESNET50 = named("resnet50")
-MOBILENET = partial(timm.create_model, "mobilenetv2_050", num_classes=5)
+TV_MOBILENET = partial(torchvision.models.mobilenet_v2, width_mult=0.5, num_classes=5)
+TIMM_MOBILENET = partial(timm.create_model, "mobilenetv2_050", num_classes=5)
 CASES = [
     *with_transformers("torchvision", "resnet", TV_RESNET18, resnet18, "basic"),
     *with_transformers("torchvision", "resnet", TV_RESNET50, resnet, "bottleneck"),
@@ -83,10 +89,13 @@ CASES = [
         save=renamed(without_counts),
     ),
     *with_transformers("torchvision", "convnext", tv_convnext, convnext),
-    *regnets("regnetx_004_tv", "x"),
-    *regnets("regnety_004", "y"),
-    *with_transformers("timm", "mobilenet_v2", MOBILENET, partial(mobilenet, tf_padding=False, layer_norm_eps=1e-5)),
+    *regnets("torchvision", partial(torchvision.models.regnet_x_400mf, num_classes=5), "x"),
+    *regnets("torchvision", partial(torchvision.models.regnet_y_400mf, num_classes=5), "y"),
+    *regnets("timm", partial(timm.create_model, "regnetx_004_tv", num_classes=5), "x"),
+    *regnets("timm", partial(timm.create_model, "regnety_004", num_classes=5), "y"),
+    *with_transformers("torchvision", "mobilenet_v2", TV_MOBILENET, torch_mobilenet),
+    *with_transformers("timm", "mobilenet_v2", TIMM_MOBILENET, torch_mobilenet),
     *with_transformers(
-        "timm", "mobilenet_v2", partial(MOBILENET, pad_type="same", bn_eps=1e-3), mobilenet, "tensorflow"
+        "timm", "mobilenet_v2", partial(TIMM_MOBILENET, pad_type="same", bn_eps=1e-3), mobilenet, "tensorflow"
     ),
 ]

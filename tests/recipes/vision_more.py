@@ -1,4 +1,4 @@
-"""Image models: BEiT, and other numbers of input channels."""
+"""Image models: BEiT, torchvision's transformers, and other numbers of input channels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import BeitConfig, BeitForImageClassification, BeitModel
 
 from tests.recipes.case import Case, images, save_pretrained
-from tests.recipes.vision import Model, timm_vit
-from tests.recipes.vision_transformers import VIT
+from tests.recipes.vision import Model, timm_vit, tv_swin, tv_vit
+from tests.recipes.vision_transformers import VIT, swin, vit
 
 Stem = Callable[[nn.Module], nn.Conv2d]
 
@@ -154,6 +154,11 @@ CASES = [
         "headless",
         reference=Pooled,
     ),
+    Case("transformers-torchvision-vit", vit, tv_vit, images(32)),
+    Case("transformers-torchvision-vit", vit, tv_vit, images(32), "file", save=save_pretrained),
+    Case("torchvision-transformers-swin", tv_swin, swin, images(64)),
+    Case("transformers-torchvision-swin", swin, tv_swin, images(64)),
+    Case("transformers-torchvision-swin", swin, tv_swin, images(64), "file", save=save_pretrained),
     *with_stem(partial(torchvision.models.resnet18, num_classes=5), "conv1"),
     *with_stem(partial(torchvision.models.mobilenet_v2, width_mult=0.35, num_classes=5), "features.0.0"),
     *with_stem(partial(timm.create_model, "mobilenetv2_035", num_classes=5), "conv_stem"),
