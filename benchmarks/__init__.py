@@ -1,0 +1,1 @@
+"""Measure ckptfix on problems with known answers."""
