@@ -23,7 +23,7 @@ from tests.recipes.proof import TOLERANCE, Conversion, convert
 Cells = tuple[str, ...]
 
 RECIPES = ("recipe", "what it converts", "rules", "ops")
-PROOFS = ("recipe", "case", "from", "to", "tensors there", "tensors made", "difference", "way back")
+PROOFS = ("recipe", "case", "from", "to", "source tensors", "target tensors", "difference", "way back")
 INTRODUCTION = """\
 # The shipped recipes
 
@@ -37,7 +37,7 @@ loaded strictly, and both models are run on the same input. *Difference* is the 
 outputs; a test holds it to {TOLERANCE:g} of the largest number, and checks that two tensors exchanged would be noticed.
 
 *Way back* is what `ckptfix invert` makes of the recipe. Exact: a test gets every byte back. Conditional: so it does, as
-long as a copy equals its original. Lossy: the rules of the ops named leave something out or interpolate.
+long as a copy equals its original. Lossy: the rules of the ops named cannot be undone.
 """
 
 
