@@ -183,6 +183,14 @@ def test_a_pad_of_unlike_tensors_to_the_extents_of_the_target() -> None:
     assert_equal(run_plan(back, padded), have)
 
 
+def test_the_way_back_of_a_pad_names_no_pattern_that_found_nothing() -> None:
+    rule = resize("pad", "o i", {"o": 8}) | {"keys": ["**.proj.weight", "**.lm_head.weight"], "optional": True}
+    back, plan = there_and_back({"rules": [rule]}, BLOCKS)
+    assert_equal(back, BLOCKS)
+    (inverse,) = invert_plan(plan).to_values()["rules"]
+    assert inverse["keys"] == ["**.proj.weight"]
+
+
 def resize(mode: str, layout: str, axes: dict[str, int]) -> dict[str, Any]:
     return {"op": "resize", "keys": "**.proj.weight", "layout": layout, "axes": axes, "mode": mode}
 
