@@ -1,0 +1,75 @@
+"""Write a set of keys as few patterns that match no other key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from ckptfix.keys import KeyPattern
+from ckptfix.suggest.generalise.cover import cover
+from ckptfix.suggest.generalise.draft import Reach
+from ckptfix.suggest.generalise.line import Line
+
+_DIGITS = re.compile(r"[0-9]+")
+_PATTERN_PRICE = 16
+_WILDCARD_PRICE = 9
+_VAGUE_PRICE = 40
+_LETTER = re.compile(r"[^\W_]")
+_SEGMENT = re.compile(r"[A-Za-z]\w*")
+
+
+def patterns_of(wanted: Collection[str], keys: Collection[str], reach: Reach) -> list[str]:
+    """Give patterns that match the wanted keys among all keys and nothing else, in the order of the wanted."""
+    if reach == "key by key":
+        return list(wanted)
+    order = {key: bit for bit, key in enumerate(dict.fromkeys(wanted))}
+    covers: dict[str, int] = {}
+    for key, bit in order.items():
+        for text in _patterns(key):
+            covers[text] = covers.get(text, 0) | 1 << bit
+    lines = [Line((text,), (), bits) for text, bits in covers.items()]
+    lines = [line for line in lines if line.covers.bit_count() > 1 or line.patterns[0] in order]
+    lines = [line for line in lines if line.patterns[0] == "**" or _LETTER.search(line.patterns[0])]
+
+    def check(line: Line) -> int:
+        bits = 0
+        for key, _ in KeyPattern.parse(line.patterns[0]).matches(keys):
+            if key not in order:
+                return 0
+            bits |= 1 << order[key]
+        return bits
+
+    chosen = cover(lines, (1 << len(order)) - 1, check, lambda line: _price(line.patterns[0]))
+    return [line.patterns[0] for line in sorted(chosen, key=lambda line: line.covers & -line.covers)]
+
+
+def _price(pattern: str) -> float:
+    """What a pattern costs a reader: letters count little, wildcards more, most where hardly a word is left."""
+    segments = pattern.split(".")
+    wildcards = sum("*" in segment for segment in segments)
+    first = next((segment for segment in segments if segment != "**"), "")
+    vague = pattern != "**" and not _SEGMENT.match(first)
+    return _PATTERN_PRICE + len(pattern) + _WILDCARD_PRICE * wildcards + _VAGUE_PRICE * vague
+
+
+def _patterns(key: str) -> Iterator[str]:
+    """Write the key itself, and with wildcards for numbers, for the last segment, and for segments at either end."""
+    yield key
+    if any(mark in key for mark in "{}*"):
+        return
+    starred = _DIGITS.sub("*", key)
+    yield starred
+    for text in dict.fromkeys((key, starred)):
+        segments = text.split(".")
+        yield from _ends(segments)
+        for place in range(len(segments)):
+            yield ".".join((*segments[:place], "*", *segments[place + 1 :]))
+
+
+def _ends(segments: Sequence[str]) -> Iterator[str]:
+    for length in range(1, len(segments)):
+        yield ".".join((*segments[:length], "**"))
+        yield ".".join(("**", *segments[length:]))
+        if length > 1:
+            yield ".".join(("**", *segments[length - 1 : -1], "*"))
+    yield "**"
