@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from ckptfix.errors import InvalidCall
 from ckptfix.execute.write import Progress
 from ckptfix.job import Adapted, Source, open, plan_output, prepare_job, target, write_output  # noqa: A004
-from ckptfix.targets import Target
 from ckptfix.tensors import DType, Shape
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ckptfix.proof.training.finetune import Progress as TrainingProgress
     from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
+    from ckptfix.targets import Target
 
 
 __all__ = ["account", "adapt", "check", "finetune", "invert", "load_into", "open", "plan", "target", "verify"]
@@ -130,7 +130,7 @@ def load_into(
     """
     from ckptfix.execute.load import load_state
 
-    live = Target(type(module).__name__, target(module).manifest, build=lambda seed: module)
+    live = replace(target(module), build=lambda seed: module)
     job = prepare_job(source, live, recipe, variables)
     job.plan.raise_for_errors()
     job.plan.raise_for_gaps()

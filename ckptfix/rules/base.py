@@ -92,7 +92,8 @@ class Scope:
         for name, value in sizes.items():
             number = self.variables.get(value) if isinstance(value, str) else value
             if number is None:
-                raise UnknownVariable(f"'{value}' is no variable", hint=f"give --var {value}=...")
+                known = ", ".join(sorted(self.variables)) or "none"
+                raise UnknownVariable(f"'{value}' is no variable", hint=f"give --var {value}=...; known here: {known}")
             if not isinstance(number, int) or number < 0:
                 raise RuleError(f"the variable '{value}' is {number!r}, not an extent")
             result[name] = number
@@ -209,10 +210,10 @@ def select(patterns: Iterable[KeyPattern], keys: Collection[str]) -> Selection:
 
 
 def keys_or_patterns(patterns: Iterable[KeyPattern], wanted: Collection[str], keys: Collection[str]) -> list[str]:
-    """Write a set of keys as the patterns, where these match no other of all keys; else one by one."""
-    patterns = tuple(patterns)
-    matched = set(select(patterns, keys).keys)
-    return [pattern.text for pattern in patterns] if matched == set(wanted) else list(wanted)
+    """Write a set of keys as those of the patterns that match any, where they match no other of all keys; else singly."""
+    matching = [pattern for pattern in patterns if any(pattern.matches(keys))]
+    matched = set(select(matching, keys).keys)
+    return [pattern.text for pattern in matching] if matched == set(wanted) else list(wanted)
 
 
 def check_sides(keys: object, sources: object, to: object) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ckptfix.errors import CkptfixError, KeyCollision
 from ckptfix.keys import KeyPattern, invert_keys
-from ckptfix.rules.base import Edit, Example, Inverse, Made, Pattern, Rule, Scope, Template
+from ckptfix.rules.base import Edit, Example, Inverse, Made, Pattern, Rule, Scope, Template, lossy
 
 
 class Rename(Rule):
@@ -91,6 +91,8 @@ class Rename(Rule):
                 unused = {pattern.text for pattern in back.unmatched}
                 kept = {key: new for key, new in turned.items() if key not in unused}
                 return Inverse("exact", ({"op": "rename", "map": kept},) if kept else ())
+        if unwritable := [key for key in pairs.values() if set(key) & set("*{}")]:
+            return lossy(f"the key '{unwritable[0]}' has a letter that stands for others in a recipe")
         return Inverse("exact", ({"op": "rename", "map": pairs},) if pairs else ())
 
     def _turned(self) -> dict[str, str] | None:

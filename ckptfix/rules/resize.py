@@ -215,8 +215,7 @@ class Resize(Rule):
             _, have, want = self._extents(key, scope)
             change = tuple(have[name] for name in self.axes), tuple(want[name] for name in self.axes)
             groups.setdefault(change, []).append(key)
-        patterns = [pattern for pattern in self.keys if any(pattern.matches(scope.table))]  # others are optional
-        written = {change: keys_or_patterns(patterns, keys, scope.table) for change, keys in groups.items()}
+        written = {change: keys_or_patterns(self.keys, keys, scope.table) for change, keys in groups.items()}
         return Inverse("exact", tuple(self._cropping(keys, *change) for change, keys in written.items()))
 
     def _cropping(self, keys: list[str], old: Shape, new: Shape) -> dict[str, object]:

@@ -104,9 +104,25 @@ def module_target(
 
 
 def live_target(module: Module) -> Target:
-    """Make a target of a module that is in memory. What it builds are copies of that module, whatever the seed."""
-    name = type(module).__name__
-    return Target(text=name, manifest=manifest_of(module), build=lambda seed: copy.deepcopy(module))
+    """Make a target of a module that is in memory. What it builds are copies of that module, whatever the seed.
+
+    A module of transformers brings its config.
+    """
+    return Target(
+        text=type(module).__name__,
+        manifest=manifest_of(module),
+        build=lambda seed: copy.deepcopy(module),
+        config=_config_of(module),
+    )
+
+
+def _config_of(module: Module) -> dict[str, object]:
+    """Read the config that a module of transformers carries, under all names that it answers to."""
+    config: Any = getattr(module, "config", None)
+    if not hasattr(config, "to_dict"):
+        return {}
+    aliases = getattr(config, "attribute_map", {})
+    return {**config.to_dict(), **{alias: getattr(config, alias, None) for alias in aliases}}
 
 
 def _build(text: str, make: Callable[[], Module], seed: int) -> Module:

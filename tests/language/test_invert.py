@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ckptfix import adapt, load_recipe
@@ -241,3 +242,19 @@ def test_on_the_command_line_there_and_back_again(tmp_path: Path, capsys: pytest
     (tmp_path / "l.json").write_text(json.dumps(lossy))
     assert run(["invert", str(tmp_path / "l.json"), str(source), str(source)]) == 1
     assert "drop: lossy: 11 tensors are dropped" in capsys.readouterr().err
+
+
+def test_optional_patterns_that_found_nothing_are_left_out(tmp_path: Path) -> None:
+    save_file({"a.proj.weight": torch.arange(6.0).reshape(2, 3)}, tmp_path / "source.safetensors")
+    save_file({"a.proj.weight": torch.zeros(3, 2)}, tmp_path / "target.safetensors")
+    rule = {"op": "rearrange", "optional": True, "keys": ["**.proj.weight", "**.head.weight"], "layout": "o i -> i o"}
+    found = invert({"ckptfix": 1, "rules": [rule]}, tmp_path / "source.safetensors", tmp_path / "target.safetensors")
+    assert found.to_values()["rules"] == [{"op": "rearrange", "keys": ["**.proj.weight"], "layout": "i o -> o i"}]
+
+
+def test_a_key_that_no_recipe_can_write_is_lossy(tmp_path: Path) -> None:
+    save_file({"a.*.w": torch.zeros(2)}, tmp_path / "source.safetensors")
+    save_file({"w": torch.zeros(2)}, tmp_path / "target.safetensors")
+    recipe = {"ckptfix": 1, "rules": [{"op": "rename", "map": {"a.{i}.w": "w"}}]}
+    found = invert(recipe, tmp_path / "source.safetensors", tmp_path / "target.safetensors")
+    assert not found.is_lossless and "rename: lossy: the key 'a.*.w'" in found.to_text()

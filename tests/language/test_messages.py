@@ -211,7 +211,7 @@ WANT = {"head.weight": [5, 3], "head.bias": [5]}
         ),
         (
             "  - {op: resize, keys: fc.weight, layout: o i, axes: {o: n}, mode: crop}\n",
-            ["recipe:3: resize: 'fc.weight': 'n' is no variable (give --var n=...)"],
+            ["recipe:3: resize: 'fc.weight': 'n' is no variable (give --var n=...; known here: none)"],
         ),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import BertConfig, LlamaConfig, ViTConfig
+from transformers import BertConfig, GPT2Config, GPT2Model, LlamaConfig, ViTConfig
 
 from ckptfix import check, target
 from ckptfix.errors import UnknownTarget
@@ -250,3 +250,8 @@ def test_a_seed_decides_the_initial_values() -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
     assert {tensor.device.type for tensor in first.values()} == {"cpu"}
+
+
+def test_a_live_model_brings_its_config_under_all_its_names() -> None:
+    config = target(GPT2Model(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=9))).config
+    assert (config["n_head"], config["num_attention_heads"], config["hidden_size"]) == (2, 2, 8)
