@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from ckptfix.suggest.link import Link, Term
-from tests.suggest.cases import QKV, Case, assert_does_as_told, vit
+from tests.suggest.cases import Case, assert_does_as_told, vit
 
 
 def test_a_vision_transformer_of_timm_for_transformers() -> None:
@@ -193,6 +193,40 @@ def test_words_are_looked_up_where_that_is_shorter() -> None:
     assert_does_as_told(case, written)
 
 
+def test_branches_that_change_alike_move_first() -> None:
+    case = Case()
+    for side, new in (("visual.transformer", "vision_model.encoder"), ("transformer", "text_model.encoder")):
+        for i in range(12):
+            for old_name, new_name in {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1"}.items():
+                case.module(f"{side}.resblocks.{i}.{old_name}", f"{new}.layers.{i}.{new_name}")
+            targets = [f"{new}.layers.{i}.self_attn.{part}_proj.weight" for part in "qkv"]
+            case.split(f"{side}.resblocks.{i}.attn.in_proj_weight", targets, (2, 2))
+    assert (
+        case.written().text
+        == """\
+ckptfix: 1
+description: a to b
+rules:
+  # same place and shape; one tensor three times as high; confidence 0.95
+  - op: rename
+    map:
+      "visual.transformer.resblocks.{k:**}": "vision_model.encoder.layers.{k}"
+      "transformer.resblocks.{k:**}": "text_model.encoder.layers.{k}"
+  # one tensor three times as high; confidence 0.95
+  - op: rearrange
+    from: "{b:**}.attn.in_proj_weight"
+    to: ["{b}.self_attn.q_proj.weight", "{b}.self_attn.k_proj.weight", "{b}.self_attn.v_proj.weight"]
+    layout: "(q+k+v) ... -> q ..., k ..., v ..."
+  # same place and shape; confidence 1.00
+  - op: rename
+    map:
+      "{b:**}.ln_{i}.{p}": "{b}.layer_norm{i}.{p}"
+      "{b:**}.c_fc.{p}": "{b}.fc1.{p}"
+"""
+    )
+    assert_does_as_told(case, case.written())
+
+
 def test_two_norms_swap_names_in_one_rule() -> None:
     case = Case()
     for i in range(3):
@@ -243,41 +277,3 @@ rules:
   # the only one left; confidence 0.50
   - {op: rename, map: {"b.{p}": "head.{p}"}}
 """)
-
-
-def test_sizes_that_differ_from_layer_to_layer_are_left_to_the_shapes() -> None:
-    case = Case()
-    for i in range(3):
-        width = 4 << i
-        case.have[f"layers.{i}.qkv"] = (3 * width, 2)
-        targets = [f"layers.{i}.{part}" for part in "qkv"]
-        case.want |= dict.fromkeys(targets, (width, 2))
-        terms = tuple(Term.of(target) for target in targets)
-        sizes = dict.fromkeys("qkv", width)
-        case.links.append(Link((Term.of(f"layers.{i}.qkv"),), terms, QKV, sizes))
-    written = case.written()
-    assert written.rules == 1
-    assert case.plan(written.values).is_complete
-
-
-def test_one_tensor_for_two_targets_is_copied() -> None:
-    case = Case()
-    case.rename("embed", "encoder.embed")
-    case.rename("embed", "decoder.embed")
-    plan = case.plan(case.written().values)
-    assert not plan.errors
-    assert {key: str(row.expr) for key, row in plan.rows.items()} == {
-        "encoder.embed": "embed",
-        "decoder.embed": "embed",
-    }
-
-
-def test_one_tensor_for_a_rename_and_a_layout_is_copied_first() -> None:
-    case = Case()
-    for i in range(2):
-        case.rename(f"old.{i}.w", f"new.{i}.w", (4, 2))
-        case.want[f"new.{i}.t"] = (2, 4)
-        case.links.append(Link((Term.of(f"old.{i}.w"),), (Term.of(f"new.{i}.t"),), "o i -> i o"))
-    plan = case.plan(case.written().values)
-    assert plan.is_complete
-    assert str(plan.rows["new.1.t"].expr) == "rearrange(old.1.w: o i -> i o)"

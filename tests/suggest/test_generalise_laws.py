@@ -10,12 +10,73 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckptfix.errors import KeyCollision, PatternError
 from ckptfix.suggest.generalise.draft import Infeasible, Reach
 from ckptfix.suggest.generalise.steps import Order, lay_out
 from ckptfix.suggest.generalise.task import make_task
 from ckptfix.suggest.link import Link, Term
 from tests.language.making import manifest
-from tests.suggest.cases import Case, assert_does_as_told, one_rule_each, vit
+from tests.suggest.cases import QKV, Case, assert_does_as_told, one_rule_each, vit
+
+
+def test_sizes_that_differ_from_layer_to_layer_are_left_to_the_shapes() -> None:
+    case = Case()
+    for i in range(3):
+        width = 4 << i
+        case.have[f"layers.{i}.qkv"] = (3 * width, 2)
+        targets = [f"layers.{i}.{part}" for part in "qkv"]
+        case.want |= dict.fromkeys(targets, (width, 2))
+        terms = tuple(Term.of(target) for target in targets)
+        sizes = dict.fromkeys("qkv", width)
+        case.links.append(Link((Term.of(f"layers.{i}.qkv"),), terms, QKV, sizes))
+    written = case.written()
+    assert written.rules == 1
+    assert case.plan(written.values).is_complete
+
+
+def test_one_tensor_for_two_targets_is_copied() -> None:
+    case = Case()
+    case.rename("embed", "encoder.embed")
+    case.rename("embed", "decoder.embed")
+    plan = case.plan(case.written().values)
+    assert not plan.errors
+    assert {key: str(row.expr) for key, row in plan.rows.items()} == {
+        "encoder.embed": "embed",
+        "decoder.embed": "embed",
+    }
+
+
+def test_one_tensor_for_a_rename_and_a_layout_is_copied_first() -> None:
+    case = Case()
+    for i in range(2):
+        case.rename(f"old.{i}.w", f"new.{i}.w", (4, 2))
+        case.want[f"new.{i}.t"] = (2, 4)
+        case.links.append(Link((Term.of(f"old.{i}.w"),), (Term.of(f"new.{i}.t"),), "o i -> i o"))
+    plan = case.plan(case.written().values)
+    assert plan.is_complete
+    assert str(plan.rows["new.1.t"].expr) == "rearrange(old.1.w: o i -> i o)"
+
+
+def test_a_target_that_is_made_twice_is_an_error() -> None:
+    case = Case()
+    case.rename("a", "c")
+    case.rename("b", "c")
+    with pytest.raises(KeyCollision, match="'c' of the target is made twice"):
+        case.written()
+
+
+def test_a_key_that_no_pattern_can_name_is_an_error() -> None:
+    case = Case()
+    case.rename("a.{i}", "b")
+    with pytest.raises(PatternError, match="holds a brace"):
+        case.written()
+
+
+def test_a_source_that_is_neither_used_nor_dropped_is_in_the_way() -> None:
+    case = Case(have={"b": (2, 2)})
+    case.rename("a", "b")
+    with pytest.raises(KeyCollision, match="'b' is in the way"):
+        case.written()
 
 
 def crossing() -> Case:
@@ -63,6 +124,10 @@ NUMBERINGS = st.sampled_from(
     ]
 )
 
+BRANCHES = st.sampled_from(
+    [[("", "")], [("", "model.")], [("text.", "a."), ("image.", "b.")], [("a.", "b."), ("", "")]]
+)
+
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
@@ -74,8 +139,9 @@ def cases(draw: st.DrawFn) -> Case:
         count, numbered, counted = draw(st.integers(1, 8)), draw(NUMBERINGS), draw(NUMBERINGS)
         leaves = draw(LEAVES)
         other = draw(st.sampled_from([inner, draw(PATHS)]))
-        for i, leaf in product(range(count), leaves):
-            source, target = f"{old}.{numbered(i)}.{inner}.{leaf}", f"{new}.{counted(i)}.{other}.{leaf}"
+        for (before, after), i, leaf in product(draw(BRANCHES), range(count), leaves):
+            source = f"{before}{old}.{numbered(i)}.{inner}.{leaf}"
+            target = f"{after}{new}.{counted(i)}.{other}.{leaf}"
             if source not in pairs and target not in pairs.values():
                 pairs[source] = target
     sources, targets = list(pairs), list(pairs.values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptfix.suggest.generalise.bases import rebased
 from ckptfix.suggest.generalise.check import does_as_told
 from ckptfix.suggest.generalise.draft import Infeasible
 from ckptfix.suggest.generalise.names import named_lines, table_names, written_tables
@@ -63,7 +64,8 @@ def generalise(
 
 
 def _shortest(task: Task) -> Laid:
-    found = [laid for order in _orders(task) if (laid := _laid_out(task, order))]
+    tasks = [task, *([moved] if (moved := rebased(task)) else [])]
+    found = [laid for each in tasks for order in _orders(each) if (laid := _laid_out(each, order))]
     if not found:
         found = [laid for order in _OTHER_ORDERS if (laid := _laid_out(task, order))]
     return min(found, key=lambda laid: laid.price) if found else lay_out(task, "out of the way", "key by key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 """A placeholder of a pattern or an expression of a template."""
@@ -37,7 +38,7 @@ class Line:
         """The patterns, then the templates."""
         return self.patterns + self.templates
 
-    @property
+    @cached_property
     def price(self) -> int:
         """What the line costs a reader: its letters, and something for each placeholder that is less plain."""
         names = own_names(self.patterns)
@@ -54,7 +55,8 @@ class Line:
         return Line(sides[: len(self.patterns)], sides[len(self.patterns) :], covers)
 
 
-def own_names(sides: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=1 << 16)
+def own_names(sides: tuple[str, ...]) -> tuple[str, ...]:
     """List the names within braces that are still to be replaced, in order of first use."""
     return tuple(
         dict.fromkeys(name for side in sides for braces in BRACES.findall(side) for name in _OWN_NAME.findall(braces))

@@ -125,7 +125,7 @@ def _line(members: Sequence[Record], patterns: int, tables: Tables) -> Line | No
     used = {*own_names(line.templates)}
     line = line.with_sides(tuple(_without_unused(side, used) for side in line.sides), line.covers)
     names = used & {number.name for number in numbers}
-    return line if all(len(names) == len(own_names([pattern])) for pattern in line.patterns) else None
+    return line if all(len(names) == len(own_names((pattern,))) for pattern in line.patterns) else None
 
 
 def _without_unused(side: str, used: Collection[str]) -> str:

@@ -15,7 +15,6 @@ from ckptfix.suggest.generalise.widen import widened
 from ckptfix.suggest.generalise.words import looked_up
 
 _RULE_PRICE = 30
-_SPOILING_PRICE = 20
 _ATTEMPTS = 4
 _FEW_PARTS = 4
 
@@ -43,7 +42,7 @@ def rename_lines(
     words = looked_up(base, tables)
     if words:
         tables.count_uses(base + words)
-        choices.append([_with_words(lines + words + widened(base + words), trial)])
+        choices.append([_with_words(lines + words + widened(words), trial)])
     steps = min(choices, key=lambda choice: _price(choice, trial))
     apart = [part for step in steps for part in _by_class(step, classes)]
     return apart if trial.leads(apart) else steps
@@ -94,11 +93,7 @@ def _in_two_steps(lines: Sequence[Line], trial: Trial) -> Steps:
 
 
 def _two_steps(lines: Sequence[Line], trial: Trial) -> Steps:
-    def price(line: Line) -> float:
-        spoils = trial.loose(line) and trial.verdict(line).spoilt
-        return trial.tables.price(line) + (_SPOILING_PRICE if spoils else 0)
-
-    chosen = cover(lines, trial.wanted, trial.loose, price)
+    chosen = cover(lines, trial.wanted, trial.loose, trial.price)
     later = [line for line in chosen if trial.verdict(line).spoilt]
     spoilt = 0
     for line in later:

@@ -13,7 +13,7 @@ from ckptfix.suggest.generalise.line import Line
 _DIGITS = re.compile(r"[0-9]+")
 _PATTERN_PRICE = 16
 _WILDCARD_PRICE = 9
-_VAGUE_PRICE = 40
+_VAGUE_PRICE = 60
 _LETTER = re.compile(r"[^\W_]")
 _SEGMENT = re.compile(r"[A-Za-z]\w*")
 
@@ -62,8 +62,16 @@ def _patterns(key: str) -> Iterator[str]:
     for text in dict.fromkeys((key, starred)):
         segments = text.split(".")
         yield from _ends(segments)
-        for place in range(len(segments)):
-            yield ".".join((*segments[:place], "*", *segments[place + 1 :]))
+        for place, segment in enumerate(segments):
+            for starred_segment in ("*", *_starred(segment)):
+                yield ".".join((*segments[:place], starred_segment, *segments[place + 1 :]))
+
+
+def _starred(segment: str) -> Iterator[str]:
+    """Put a wildcard for one of the parts between underscores."""
+    parts = segment.split("_")
+    for place in range(len(parts) if len(parts) > 1 else 0):
+        yield "_".join((*parts[:place], "*", *parts[place + 1 :]))
 
 
 def _ends(segments: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ckptfix.suggest.generalise.arrange import Table, arranged, arranged_in_plac
 from ckptfix.suggest.generalise.copies import copies
 from ckptfix.suggest.generalise.draft import Draft, Reach, applied
 from ckptfix.suggest.generalise.expected import Piece
-from ckptfix.suggest.generalise.line import bits_of
+from ckptfix.suggest.generalise.line import Line, bits_of
 from ckptfix.suggest.generalise.rename import rename_lines
 from ckptfix.suggest.generalise.selection import patterns_of
 from ckptfix.suggest.generalise.tables import Table as LookUp
@@ -101,7 +101,20 @@ def _before(task: Task, tables: Tables, reach: Reach) -> tuple[list[Draft], Tabl
     if task.again:
         rest = [key for key in table if key not in set(task.dropped)]
         drafts += copies(task.again, rest, tables, reach, "these are used more than once")
+    if task.bases:
+        drafts.append(_moving(task))
     return _all_applied(drafts, table, task.want, tables)
+
+
+def _moving(task: Task) -> Draft:
+    """Write the rule that moves branches."""
+    links = tuple(
+        piece.link
+        for piece in task.pieces
+        if any(key.startswith(f"{new}.") for key in piece.source_keys for new in task.bases.values())
+    )
+    lines = tuple(Line((f"{old}.{{_r:**}}",), (f"{new}.{{_r}}",), 0) for old, new in task.bases.items())
+    return Draft("rename", lines, links=links)
 
 
 def _after(task: Task, table: Table, tables: Tables, reach: Reach) -> tuple[list[Draft], Table]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from ckptfix.errors import KeyCollision, PatternError
 from ckptfix.expr import Expr, Read
 from ckptfix.suggest.generalise.expected import Piece, make_pieces, resized
 from ckptfix.suggest.link import Link, Term
 from ckptfix.tensors import Manifest
+
+_MARK = re.compile(r"[{}*]")
 
 
 @dataclass(frozen=True)
 class Task:
     """The table before the rules, and what is to become of it.
 
-    `again` gives a key of the table under which a tensor is needed once more; `copied` maps a target key to the one
-    that it repeats, `expected` each target key to what makes it.
+    `again` gives a key of the table under which a tensor is needed once more, `copied` maps a target key to the one
+    that it repeats, `expected` each target key to what makes it. `bases` maps branches of the table to where they move
+    before the links are looked at, whose sources are then there.
     """
 
     table: Mapping[str, Expr]
@@ -27,6 +33,7 @@ class Task:
     copied: Mapping[str, str]
     filled: Sequence[str]
     expected: Mapping[str, Expr]
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layouts(self) -> list[Piece]:
@@ -44,7 +51,7 @@ class Task:
             for key in piece.source_keys
             if key in made
         }
-        pieces = [replace(piece, sources=_moved(piece.sources, moved)) for piece in self.pieces]
+        pieces = [replace(piece, sources=with_keys(piece.sources, moved)) for piece in self.pieces]
         return replace(self, pieces=pieces), moved
 
 
@@ -58,6 +65,7 @@ def make_task(
     strip: Sequence[str],
 ) -> Task:
     """Bring links to the keys of the table. Raises CkptfixError for a link that does not fit."""
+    _check_keys(links, copied, filled, dropped)
     stripped = {key: _strip(key, strip) for key in have}
     reads = {stripped[key]: Read(key, spec) for key, spec in have.items()}
     first: dict[str, Link] = {}
@@ -76,7 +84,8 @@ def make_task(
         taken.update(names.values())
         first |= {key: link for key in link.source_keys if key not in first}
         kept.append(link)
-        terms.append(_moved(link.sources, {key: names.get(key, stripped[key]) for key in link.source_keys}))
+        terms.append(with_keys(link.sources, {key: names.get(key, stripped[key]) for key in link.source_keys}))
+    _check_rest(set(reads) - {stripped[key] for key in (*first, *dropped)}, kept)
     reads |= {new: reads[key] for new, key in again.items()}
     pieces = make_pieces(kept, terms, reads, want)
     expected: dict[str, Expr] = {}
@@ -92,6 +101,29 @@ def make_task(
         filled=filled,
         expected=expected,
     )
+
+
+def _check_keys(
+    links: Sequence[Link], copied: Mapping[str, str], filled: Sequence[str], dropped: Sequence[str]
+) -> None:
+    """Raise KeyCollision for a target key that is made twice, PatternError for a key that no pattern can name."""
+    made = [*(key for link in links for key in link.target_keys), *copied, *filled]
+    for key, count in Counter(made).items():
+        if count > 1:
+            raise KeyCollision(f"'{key}' of the target is made twice")
+    for key in (*made, *dropped, *(key for link in links for key in link.source_keys)):
+        if _MARK.search(key):
+            raise PatternError(f"'{key}' holds a brace or a '*', so no pattern can name it")
+
+
+def _check_rest(rest: Collection[str], links: Sequence[Link]) -> None:
+    """Raise KeyCollision where a key of the table that stays is one that a link makes."""
+    for link in links:
+        for key in link.target_keys:
+            if key in rest:
+                raise KeyCollision(
+                    f"'{key}' is in the way of what is made from '{link.source_keys[0]}'", hint="drop it"
+                )
 
 
 def fresh_key(key: str, word: str, taken: Collection[str]) -> str:
@@ -111,7 +143,8 @@ def _is_plain(link: Link) -> bool:
     return link.layout is None and link.resize is None
 
 
-def _moved(terms: Sequence[Term], names: Mapping[str, str]) -> tuple[Term, ...]:
+def with_keys(terms: Sequence[Term], names: Mapping[str, str]) -> tuple[Term, ...]:
+    """Give terms with new keys for those that have one."""
     return tuple(Term(tuple(names.get(key, key) for key in term.keys), term.axis) for term in terms)
 
 

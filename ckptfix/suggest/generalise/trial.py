@@ -11,6 +11,8 @@ from ckptfix.suggest.generalise.line import Line, bits_of
 from ckptfix.suggest.generalise.narrow import narrowed
 from ckptfix.suggest.generalise.tables import Tables
 
+_SPOILING_PRICE = 20
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -47,6 +49,11 @@ class Trial:
         """Give the renames that a pair makes where it spoils at most others, which could go before it."""
         verdict = self.verdict(line)
         return 0 if verdict.spoilt is None else verdict.covered
+
+    def price(self, line: Line) -> float:
+        """What a pair costs a reader; more where it is known to spoil others, which then need a rule before it."""
+        known = self._known.get(line.sides)
+        return self.tables.price(line) + (_SPOILING_PRICE if known and known.spoilt else 0)
 
     def narrowed(self, lines: Sequence[Line]) -> list[Line]:
         """Write narrower lines for those that were tried and match too much."""

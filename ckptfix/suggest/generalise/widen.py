@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ckptfix.suggest.generalise.line import BRACES, Line, own_names
 
 _ROUNDS = 3
-_MOST_LINES = 1500
+_MOST_LINES = 400
 """Lines of one round that are widened further, those that cover the most."""
+_MOST_ALIKE = 6
+"""Lines of one round for the same links that are kept, those that cost the least."""
 _PARTS = re.compile(r"[._/]")
 _RUN = "{_r:**}"
 
@@ -27,19 +30,26 @@ def widened(lines: Iterable[Line]) -> list[Line]:
             for wider in _wider(line):
                 parents[wider.sides].add(line.sides)
                 other = merged.get(wider.sides)
-                merged[wider.sides] = (
-                    wider if other is None else wider.with_sides(wider.sides, wider.covers | other.covers)
-                )
-        latest = [
+                merged[wider.sides] = wider if other is None else replace(wider, covers=wider.covers | other.covers)
+        latest = _best(
             line
             for sides, line in merged.items()
             if len(parents[sides]) > 1
             and (sides not in known or known[sides].covers | line.covers != known[sides].covers)
-        ]
-        latest = sorted(latest, key=lambda line: (-line.covers.bit_count(), line.price))[:_MOST_LINES]
+        )
         known |= {line.sides: line for line in latest}
         found += latest
     return list({line.sides: line for line in found}.values())
+
+
+def _best(lines: Iterable[Line]) -> list[Line]:
+    kept: dict[int, int] = defaultdict(int)
+    best: list[Line] = []
+    for line in sorted(lines, key=lambda line: (-line.covers.bit_count(), line.price)):
+        kept[line.covers] += 1
+        if kept[line.covers] <= _MOST_ALIKE:
+            best.append(line)
+    return best[:_MOST_LINES]
 
 
 def _wider(line: Line) -> Iterator[Line]:
@@ -120,5 +130,5 @@ def _kept(line: Line, sides: tuple[str, ...]) -> Iterator[Line]:
     count = len(line.patterns)
     names = set(own_names(sides[count:]))
     names = {name for name in names if not name.startswith("_v")}
-    if all(names == set(own_names([pattern])) for pattern in sides[:count]):
+    if all(names == set(own_names((pattern,))) for pattern in sides[:count]):
         yield line.with_sides(sides, line.covers)
