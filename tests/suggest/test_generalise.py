@@ -227,6 +227,18 @@ rules:
     assert_does_as_told(case, case.written())
 
 
+def test_layers_that_are_cut_are_dropped_by_one_pattern() -> None:
+    case = Case()
+    for i, name in product(range(6), ("fc.weight", "fc.bias", "norm.weight")):
+        key = f"blocks.{i}.{name}"
+        if i < 3:
+            case.rename(key, key)
+        else:
+            case.drop(key)
+    assert _rules(case) == [{"op": "drop", "keys": "blocks.{i:3|4|5}.**"}]
+    assert_does_as_told(case, case.written())
+
+
 def test_two_norms_swap_names_in_one_rule() -> None:
     case = Case()
     for i in range(3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ckptfix.errors import CkptfixError
 from ckptfix.expr import Expr
@@ -39,10 +39,15 @@ class Group:
         piece = self.pieces[0]
         return {"layout": piece.link.layout} | ({"sizes": dict(piece.sizes)} if piece.sizes else {})
 
-    def draft(self, line: Line) -> Draft:
-        """Make a rule of a line."""
-        links = tuple(self.pieces[bit].link for bit in bits_of(line.covers))
+    def draft(self, line: Line, covered: int = 0) -> Draft:
+        """Make a rule of a line, for the links that it covers."""
+        links = tuple(self.pieces[bit].link for bit in bits_of(covered))
         return Draft("rearrange", (line,), fields=self.fields, links=links)
+
+    def after(self, line: Line) -> Group:
+        """Give the group once the rule of an exact line has been applied."""
+        edit = self.edit(line)
+        return replace(self, table=applied(self.table, edit) if edit else self.table, known={})
 
     def exact(self, line: Line) -> int:
         """Give the links that a rule of this line makes; 0 where it does anything else."""
@@ -131,25 +136,23 @@ def _rules(
     wanted = (1 << len(pieces)) - 1
     drafts: list[Draft] = []
     for line in cover(base + widened(base), wanted, group.exact, tables.price):
-        group, wanted = _with_rule(line, group, wanted, drafts)
+        covered = group.exact(line)
+        if covered & wanted:
+            drafts.append(group.draft(line, covered))
+            group, wanted = group.after(line), wanted & ~covered
     for bit in bits_of(wanted):
-        plain = Line(sides[bit][:count], sides[bit][count:], 1 << bit)
-        listed = listed_sides(pieces[bit].sources, pieces[bit].link.targets)
-        literal = next(
-            (line for line in (plain, Line(listed[:count], listed[count:], 1 << bit)) if group.exact(line)), None
-        )
-        if literal is None:
-            raise Infeasible("rearrange")
-        group, wanted = _with_rule(literal, group, wanted, drafts)
+        line = _written_out(group, bit)
+        drafts.append(group.draft(line, group.exact(line)))
+        group = group.after(line)
     return drafts, group.table
 
 
-def _with_rule(line: Line, group: Group, wanted: int, drafts: list[Draft]) -> tuple[Group, int]:
-    """Add the rule of a line where it still holds in the table as it stands now."""
-    covered = group.exact(line)
-    edit = group.edit(line)
-    if edit is None or not covered & wanted:
-        return group, wanted
-    drafts.append(group.draft(Line(line.patterns, line.templates, covered)))
-    table = applied(group.table, edit)
-    return Group(group.pieces, table, group.want, group.tables), wanted & ~covered
+def _written_out(group: Group, bit: int) -> Line:
+    """Write one link out. Raises Infeasible where its rule cannot stand here."""
+    piece = group.pieces[bit]
+    count = len(piece.sources)
+    for sides in (sides_of(piece.sources, piece.link.targets), listed_sides(piece.sources, piece.link.targets)):
+        line = Line(sides[:count], sides[count:], 1 << bit)
+        if group.exact(line):
+            return line
+    raise Infeasible("rearrange")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
 from ckptfix.keys import KeyPattern
@@ -14,6 +15,8 @@ _DIGITS = re.compile(r"[0-9]+")
 _PATTERN_PRICE = 16
 _WILDCARD_PRICE = 9
 _VAGUE_PRICE = 60
+_WHOLE_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+_FEWEST_LISTED = 3
 _LETTER = re.compile(r"[^\W_]")
 _SEGMENT = re.compile(r"[A-Za-z]\w*")
 
@@ -40,7 +43,21 @@ def patterns_of(wanted: Collection[str], keys: Collection[str], reach: Reach) ->
         return bits
 
     chosen = cover(lines, (1 << len(order)) - 1, check, lambda line: _price(line.patterns[0]))
-    return [line.patterns[0] for line in sorted(chosen, key=lambda line: line.covers & -line.covers)]
+    return _joined([line.patterns[0] for line in sorted(chosen, key=lambda line: line.covers & -line.covers)])
+
+
+def _joined(patterns: Sequence[str]) -> list[str]:
+    """Write patterns that differ in one number as one that lists the numbers: `blocks.{i:6|7|8}.**`."""
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for pattern in patterns:
+        for number in _WHOLE_NUMBER.finditer(pattern):
+            alike[pattern[: number.start()], pattern[number.end() :]].append(number[0])
+    joined: dict[str, str] = {}
+    for (before, after), numbers in sorted(alike.items(), key=lambda item: -len(item[1])):
+        parts = [f"{before}{number}{after}" for number in numbers]
+        if len(numbers) >= _FEWEST_LISTED and not any(part in joined for part in parts):
+            joined |= dict.fromkeys(parts, f"{before}{{i:{'|'.join(numbers)}}}{after}")
+    return list(dict.fromkeys(joined.get(pattern, pattern) for pattern in patterns))
 
 
 def _price(pattern: str) -> float:
