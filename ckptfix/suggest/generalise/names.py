@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
+from keyword import iskeyword
 
 from ckptfix.suggest.generalise.line import BRACES, Line, own_names, with_names
 from ckptfix.suggest.generalise.tables import Table, tables_of
@@ -87,7 +88,7 @@ def _placeholder_names(own: str, pattern: str) -> Iterator[str]:
 
 
 def _free(wanted: Iterable[str], taken: Collection[str]) -> str:
-    """Choose the first name that is not taken; numbered where all are."""
+    """Choose the first name that is not taken, and none that Python's expressions keep; numbered where all are."""
     names = list(wanted)
     numbered = (f"{names[-1]}{number}" for number in count(2))
-    return next(name for name in chain(names, numbered) if name not in taken)
+    return next(name for name in chain(names, numbered) if name not in taken and not iskeyword(name))

@@ -26,7 +26,7 @@ Order = Literal["arrange first", "rename first", "rename first, then in place", 
 
 _SURE = (0.9, 0.6)
 """The confidences at which links become another class."""
-_TIED = "the target ties these"
+_COPIED = "one tensor under more keys"
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,8 @@ def lay_out(task: Task, order: Order, reach: Reach = "general") -> Laid:
     if order == "out of the way":
         task, moved = task.out_of_the_way()
     drafts, table = _before(task, tables, reach)
-    in_place = [
-        piece for piece in task.layouts if _stays(piece) or (order == "rename first, then in place" and piece.is_single)
-    ]
-    others = [piece for piece in task.layouts if piece not in in_place]
+    in_place = [piece for piece in task.layouts if _is_in_place(piece, order)]
+    others = [piece for piece in task.layouts if not _is_in_place(piece, order)]
     renamed = [piece for piece in task.pieces if piece.link.layout is None] + in_place
     if order == "arrange first":
         more, table = arranged(others, table, task.want, tables, reach)
@@ -88,8 +86,9 @@ def lay_out(task: Task, order: Order, reach: Reach = "general") -> Laid:
     return Laid((*drafts, *more), table, tables)
 
 
-def _stays(piece: Piece) -> bool:
-    return piece.is_single and piece.source_keys[0] == piece.target
+def _is_in_place(piece: Piece, order: Order) -> bool:
+    """Tell whether a layout is about a tensor that has its target key by then."""
+    return piece.is_single and (order == "rename first, then in place" or piece.source_keys[0] == piece.target)
 
 
 def _before(task: Task, tables: Tables, reach: Reach) -> tuple[list[Draft], Table]:
@@ -125,9 +124,9 @@ def _after(task: Task, table: Table, tables: Tables, reach: Reach) -> tuple[list
         filled = [Draft("fill", keys=keys, fields={"value": "target"}, note="the checkpoint has nothing for these")]
     if any(original in set(task.filled) for original in task.copied.values()):
         filled, table = _all_applied(filled, table, task.want, tables)
-        copied, table = _all_applied(copies(task.copied, table, tables, reach, _TIED), table, task.want, tables)
+        copied, table = _all_applied(copies(task.copied, table, tables, reach, _COPIED), table, task.want, tables)
         return filled + copied, table
-    copied, table = _all_applied(copies(task.copied, table, tables, reach, _TIED), table, task.want, tables)
+    copied, table = _all_applied(copies(task.copied, table, tables, reach, _COPIED), table, task.want, tables)
     filled, table = _all_applied(filled, table, task.want, tables)
     return copied + filled, table
 
