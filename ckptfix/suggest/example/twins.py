@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NUMBER = re.compile(r"[0-9]+")
+_INDEX = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+"""A number that is a whole segment: `norm1` and `norm2` are two kinds of modules, `blocks.1` and `blocks.2` one."""
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 
 _SURE = 0.95
@@ -79,7 +80,7 @@ def _features(source: str, target: str) -> Iterator[tuple[float, Feature]]:
     numbers, others = _indices(module), _indices(other_module)
     shift = tuple(a - b for a, b in zip(numbers, others, strict=True)) if len(numbers) == len(others) else None
     yield 8.0, ("modules", module, other_module)
-    yield 6.0, ("kinds", _NUMBER.sub("#", module), _NUMBER.sub("#", other_module), shift)
+    yield 6.0, ("kinds", _INDEX.sub("#", module), _INDEX.sub("#", other_module), shift)
     yield 4.0, ("above", module.rpartition(".")[0], other_module.rpartition(".")[0])
     yield 2.0, ("parameters", leaf, other_leaf)
     yield 1.0, ("indices", shift)
