@@ -38,8 +38,12 @@ class Group:
     @property
     def extents(self) -> dict[str, int]:
         """The number of places along each placeholder that is stacked by."""
-        places = [place for members in self.members for member in members for place in member.place]
-        return {name: 1 + max(number for other, number in places if other == name) for name, _ in places}
+        extents: dict[str, int] = {}
+        for members in self.members:
+            for member in members:
+                for name, number in member.place:
+                    extents[name] = max(extents.get(name, 0), number + 1)
+        return extents
 
 
 def gather(patterns: Sequence[KeyPattern], keys: Collection[str], shared: Collection[str]) -> list[Group]:
