@@ -24,6 +24,7 @@ def literal_recipe(found: ExampleResult, have: Manifest) -> dict[str, Any]:
         rules += link_rules(link)
     for taken in found.taken:
         rules += taken_rules(taken, rank[taken.source])
+    rules += [{"op": "drop", "keys": f"old.{key}"} for key in {taken.source for taken in found.taken}]
     rules += [{"op": "copy", "from": other, "to": key} for key, other in found.copies.items()]
     rules += [{"op": "fill", "keys": key, "value": value} for key, value in found.fills.items()]
     rules += [{"op": "cast", "keys": key, "dtype": dtype} for key, dtype in found.casts.items()]
@@ -45,7 +46,7 @@ def taken_rules(taken: Taken, rank: int) -> Rules:
     names = [f"a{axis}" for axis in range(rank)]
     axis, index = names[taken.axis], list(taken.rows)
     return [
-        {"op": "rename", "map": {f"old.{taken.source}": taken.target}},
+        {"op": "copy", "from": f"old.{taken.source}", "to": taken.target},
         {"op": "take", "keys": taken.target, "layout": " ".join(names), "axis": axis, "index": index},
     ]
 

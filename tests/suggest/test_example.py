@@ -200,8 +200,7 @@ def test_swapped_halves(tmp_path: Path) -> None:
 
 def test_cast_is_noticed(tmp_path: Path) -> None:
     fused, bias = torch.randn(48, 16), torch.randn(48)
-    example = {f"{name}.weight": part for name, part in zip("qkv", fused.to(torch.bfloat16).chunk(3), strict=True)}
-    example |= {f"{name}.bias": part for name, part in zip("qkv", bias.to(torch.bfloat16).chunk(3), strict=True)}
+    example = split_qkv(bias.to(torch.bfloat16), fused.to(torch.bfloat16))
     found = check(tmp_path, {"qkv.weight": fused, "qkv.bias": bias}, example)
     assert layouts(found) == ["(q + k + v) ... -> q ..., k ..., v ..."] * 2
     assert found.casts == dict.fromkeys(example, DType.BF16)
@@ -243,10 +242,24 @@ def test_fresh_norms_are_told_apart_by_their_neighbours(tmp_path: Path) -> None:
 
 def test_zero_biases_go_the_way_of_their_weights(tmp_path: Path) -> None:
     weight = torch.randn(12, 4)
-    example = {f"{name}.weight": part for name, part in zip("qkv", weight.chunk(3), strict=True)}
-    example |= {f"{name}.bias": torch.zeros(4) for name in "qkv"}
-    found = check(tmp_path, {"qkv.weight": weight, "qkv.bias": torch.zeros(12)}, example)
+    bias = torch.zeros(12)
+    found = check(tmp_path, {"qkv.weight": weight, "qkv.bias": bias}, split_qkv(bias, weight))
     assert layouts(found) == ["(q + k + v) ... -> q ..., k ..., v ..."] * 2
+    assert found.fills == {}
+
+
+def split_qkv(bias: Tensor, weight: Tensor) -> State:
+    parts = zip("qkv", weight.chunk(3), bias.chunk(3), strict=True)
+    return {key: value for name, w, b in parts for key, value in ((f"{name}.weight", w), (f"{name}.bias", b))}
+
+
+@pytest.mark.parametrize("direction", ["split", "fuse"])
+def test_a_part_of_zeros_goes_with_the_others(direction: str, tmp_path: Path) -> None:
+    weight = torch.randn(12, 4)
+    bias = torch.cat([torch.randn(4), torch.zeros(4), torch.randn(4)])
+    sides = {"qkv.weight": weight, "qkv.bias": bias}, split_qkv(bias, weight)
+    found = check(tmp_path, *(sides if direction == "split" else sides[::-1]))
+    assert len(found.links) == 2
     assert found.fills == {}
 
 
@@ -255,6 +268,7 @@ def test_constants_without_a_source_are_fills(tmp_path: Path) -> None:
     example = {"w": weight, "zeros": torch.zeros(3), "half": torch.full((2, 2), 0.5), "steps": torch.tensor(7)}
     found = check(tmp_path, {"w": weight}, example)
     assert found.fills == {"zeros": 0.0, "half": 0.5, "steps": 7}
+    assert len(found.notes) == 2 and all("filled with that" in note for note in found.notes)
 
 
 def test_tied_in_the_example_alone_is_a_copy(tmp_path: Path) -> None:
@@ -296,3 +310,40 @@ def test_numbers_in_no_regular_order_are_not_linked(tmp_path: Path) -> None:
     found = learn(tmp_path, {"w": weight.reshape(8, 8)}, {"w": weight[torch.randperm(64)].reshape(8, 8)})
     assert found.unexplained == ("w",)
     assert found.notes == ("'w' holds the numbers of 'w' in no order that a layout says",)
+
+
+def test_new_rows_are_not_made_up(tmp_path: Path) -> None:
+    table = torch.randn(8, 4)
+    found = learn(tmp_path, {"wte": table}, {"wte": torch.cat([table, torch.randn(2, 4)])})
+    assert found.unexplained == ("wte",)
+    assert found.notes == ("'wte' holds all of 'wte'; pad with fill: target keeps the rows that are new",)
+
+
+ODD: dict[str, tuple[State, State]] = {
+    "scalar to one element": ({"scale": torch.tensor(2.65)}, {"scale": torch.tensor([2.65])}),
+    "no elements": ({"none": torch.zeros(0, 3)}, {"none": torch.zeros(0, 3)}),
+    "not a number": ({"nan": torch.full((3,), float("nan"))}, {"other": torch.full((3,), float("nan"))}),
+    "few truths": (
+        {"mask": torch.tensor([[True, False], [True, True]])},
+        {"m": torch.tensor([[True, True], [False, True]])},
+    ),
+    "a wider dtype": (
+        {"w": torch.arange(6.0).to(torch.float16).reshape(2, 3)},
+        {"w": torch.arange(6.0).reshape(2, 3).T},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tensors(name: str, tmp_path: Path) -> None:
+    found = learn(tmp_path, *ODD[name])
+    assert (len(found.links), found.unexplained, found.fills) == (1, (), {})
+
+
+def test_parts_of_a_source_with_a_rest(tmp_path: Path) -> None:
+    weight = torch.randn(12, 4)
+    found = check(tmp_path, {"qkv.weight": weight}, {"q.weight": weight[:4], "v.weight": weight[8:]})
+    assert [(taken.target, taken.rows) for taken in found.taken] == [
+        ("q.weight", (0, 1, 2, 3)),
+        ("v.weight", (8, 9, 10, 11)),
+    ]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.suggest.example.bits import Tensors
-from ckptfix.suggest.example.echo import echo_links
+from ckptfix.suggest.example.echo import Trial, echo_links
 from ckptfix.suggest.example.numbers import number_of
 from ckptfix.suggest.example.resized import find_resized
 from ckptfix.suggest.example.result import ExampleResult, Taken
 from ckptfix.suggest.example.rows import as_crop, find_taken
-from ckptfix.suggest.example.search import Sides, find_holders, link_fused, link_split, link_whole, proven
+from ckptfix.suggest.example.search import (
+    Sides,
+    find_holders,
+    link_fused,
+    link_split,
+    link_whole,
+    pieces_inside,
+    proven,
+)
 from ckptfix.suggest.example.twins import Names
 from ckptfix.suggest.link import Link
 
@@ -30,9 +39,10 @@ def find_links(source: Checkpoint, example: Checkpoint) -> ExampleResult:
         found = _Found(sides)
         _link_alike(found)
         _link_parts(found)
-        found.add(*echo_links(sides, found.links, [*filter(sides.is_constant, found.left())], found.free))
+        found.add(*echo_links(sides, found.links, found.left(), found.free, Trial(source, example, reader)))
         _link_twins(found)
         _link_rows(found)
+        _look_for_growth(found)
         for link in find_resized(source, example, reader, found.left(), found.free, _names(found)):
             found.add(link)
         return found.result()
@@ -48,6 +58,8 @@ class _Found:
     copies: dict[str, str] = field(default_factory=dict)
     taken: list[Taken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hints: dict[str, str] = field(default_factory=dict)
+    """What is known of targets, for those that nothing else explains."""
     free: set[str] = field(init=False)
     _done: set[str] = field(default_factory=set)
 
@@ -96,11 +108,12 @@ class _Found:
         }
         dtypes = sorted(set(casts.values()))
         noted = [f"{sum(to is dtype for to in casts.values())} tensors were cast to {dtype}" for dtype in dtypes]
+        hints = [f"'{key}' {self.hints[key]}" for key in self.left() if key in self.hints]
         return ExampleResult(
             links=tuple(links),
             unexplained=tuple(self.left()),
             unused=tuple(key for key in have if key in self.free),
-            notes=(*self.notes, *noted),
+            notes=(*self.notes, *hints, *noted),
             fills=self.fills,
             copies=self.copies,
             taken=tuple(self.taken),
@@ -118,7 +131,7 @@ def _link_alike(found: _Found) -> None:
             if link is not None:
                 found.add(proven(found.sides, link))
             else:
-                found.notes.append(f"'{keys[0]}' holds the numbers of '{candidates[0]}' in no order that a layout says")
+                found.hints[keys[0]] = f"holds the numbers of '{candidates[0]}' in no order that a layout says"
 
 
 def _link_parts(found: _Found) -> None:
@@ -138,8 +151,7 @@ def _link_parts(found: _Found) -> None:
             for target, other in copies.items():
                 found.copy(target, other)
         else:
-            names = ", ".join(f"'{piece.key}'" for piece in pieces)
-            found.notes.append(f"{names} hold a part of '{source}'")
+            found.hints |= {piece.key: f"is a part of '{source}', whose rest goes elsewhere" for piece in pieces}
 
 
 def _names(found: _Found) -> Names:
@@ -174,8 +186,10 @@ def _choose(found: _Found, candidates: list[str], keys: list[str]) -> None:
             why = f"equal to the bit, as {len(candidates)} sources are to {len(keys)} targets; chosen by name"
             links.append(replace(link, confidence=choice.confidence, why=why, evidence=frozenset({"values", "names"})))
     found.add(*links)
-    if links:
-        shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    if len(links) == len(keys) == len(candidates) == 1:
+        found.notes.append(f"{shown}: one number only, the same as in '{candidates[0]}', and taken from there")
+    elif links:
         found.notes.append(f"{len(keys)} targets and {len(candidates)} sources are equal, paired by name: {shown}")
 
 
@@ -185,7 +199,10 @@ def _settle(found: _Found, keys: Iterable[str], alike: Iterable[str]) -> None:
     linked = [key for link in found.links for key in link.target_keys]
     for key in keys:
         if sides.is_constant(key):
-            found.fill(key, number_of(sides.known_target(key).bits, sides.want[key].dtype))
+            number = number_of(sides.known_target(key).bits, sides.want[key].dtype)
+            found.fill(key, number)
+            if number not in (0, 1):
+                found.notes.append(f"'{key}' is {number:g} throughout, and so is no source: filled with that")
             continue
         twin = next((other for other in alike if other in linked and _same(sides, key, other)), None)
         if twin is not None:
@@ -194,12 +211,21 @@ def _settle(found: _Found, keys: Iterable[str], alike: Iterable[str]) -> None:
 
 def _link_rows(found: _Found) -> None:
     """Link what holds some rows of a source."""
-    for taken in find_taken(found.sides, found.left(), found.free):
-        link = as_crop(found.sides, taken)
+    all_taken = list(find_taken(found.sides, found.left(), frozenset(found.free)))
+    takers = Counter(taken.source for taken in all_taken)
+    for taken in all_taken:
+        link = as_crop(found.sides, taken) if takers[taken.source] == 1 else None
         if link is not None:
             found.add(link)
         else:
             found.take(taken)
+
+
+def _look_for_growth(found: _Found) -> None:
+    """Say where a source lies in a target: the other rows may be the architecture's own."""
+    for target in found.left():
+        for piece in pieces_inside(found.sides, target, found.free):
+            found.hints[target] = f"holds all of '{piece.key}'; pad with fill: target keeps the rows that are new"
 
 
 def _same(sides: Sides, key: str, other: str) -> bool:

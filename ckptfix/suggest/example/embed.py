@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ _MOST_WAYS = 4
 """How many ways to lay slices into slices are tried."""
 _MOST_SLICES = 4
 """How many slices are looked at to choose one."""
+
+
+Order = Literal["forward", "any"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,22 @@ class Known:
 
 
 def embed(piece: Known, whole: Known) -> Strided | None:
-    """Find all of the piece in the whole, to the bit; None where it is not there, or in no regular order."""
+    """Find all of the piece in the whole, to the bit; None where it is not there, or in no regular order.
+
+    An order that runs forward is preferred to one that swaps halves: few different numbers may allow both.
+    """
+    return _embed(piece, whole, "forward") or _embed(piece, whole, "any")
+
+
+def _embed(piece: Known, whole: Known, order: Order) -> Strided | None:
     if piece.bits.size == whole.bits.size and np.array_equal(piece.bits.reshape(-1), whole.bits.reshape(-1)):
         return Strided(0, (Digit(piece.bits.size, 1, 1),))
     for own, others in _slicings(piece.fingerprint, whole.fingerprint):
         sums, all_sums = piece.fingerprint.slices[own], whole.fingerprint.slices[others]
         for outer in islice(find_strides(sums, all_sums), _MOST_WAYS):
-            found = _with_inner(piece, whole, own, others, outer)
+            if order == "forward" and any(digit.whole < 0 for digit in outer.digits):
+                continue
+            found = _with_inner(piece, whole, own, others, outer, order)
             if found is not None and agrees(piece.bits, whole.bits, found):
                 return found
     return None
@@ -66,7 +79,7 @@ def _slicings(piece: Fingerprint, whole: Fingerprint) -> Iterator[tuple[Axes, Ax
                 yield own, others
 
 
-def _with_inner(piece: Known, whole: Known, own: Axes, others: Axes, outer: Strided) -> Strided | None:
+def _with_inner(piece: Known, whole: Known, own: Axes, others: Axes, outer: Strided, order: Order) -> Strided | None:
     """Extend an order of slices by the order inside of them, which the first slice shows."""
     left = _lift(outer, own, others, piece.shape, whole.shape)
     if left is None:
@@ -74,7 +87,7 @@ def _with_inner(piece: Known, whole: Known, own: Axes, others: Axes, outer: Stri
     place = _telling(piece.bits, own)
     first = _slice(piece.bits, own, place)
     there = _slice(whole.bits, others, outer.start + int(offsets(outer.digits)[place]))
-    inner = embed(Known.of(first), Known.of(there)) if first.size > 1 else Strided(0, ())
+    inner = _embed(Known.of(first), Known.of(there), order) if first.size > 1 else Strided(0, ())
     if inner is None:
         return None
     rest = tuple(axis for axis in range(len(piece.shape)) if axis not in own)

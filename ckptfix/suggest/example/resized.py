@@ -6,16 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import product
-from typing import TYPE_CHECKING
 
-from ckptfix.errors import CkptfixError
 from ckptfix.formats import Checkpoint, Reader
+from ckptfix.suggest.example.trial import Rules, carry_out, read_tensor
 from ckptfix.suggest.example.twins import Names
 from ckptfix.suggest.link import Link, Term
 from ckptfix.tensors import Manifest, TensorSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Fields = Mapping[str, object]
 
@@ -74,40 +70,18 @@ def _changed(have: TensorSpec, want: TensorSpec) -> list[int]:
 
 def _explain(source: Checkpoint, example: Checkpoint, reader: Reader, key: str, target: str) -> Fields | None:
     """Try every way, and give the one whose numbers are nearest, where they are near enough."""
-    from ckptfix.execute.evaluate import from_bytes
-
     have, want = source.manifest[key], example.manifest[target]
-    expected = from_bytes(reader.read(example.tensors[target]), want).double()
+    expected = read_tensor(example, reader, target).double()
     allowed = _TOLERANCE[want.dtype.bits] * float(expected.abs().max())
+    rename: Rules = [{"op": "rename", "map": {key: target}}] if key != target else []
     found: list[tuple[float, int, Fields]] = []
     for number, fields in enumerate(_ways(have, want)):
-        made = _compute(source, reader, key, target, want, fields)
-        distance = float((made.double() - expected).abs().max()) if made is not None else math.inf
+        rules = [*rename, {"op": "resize", "keys": target, **fields}]
+        made = carry_out(source, reader, [key], Manifest({target: want}), rules)
+        distance = float((made[target].double() - expected).abs().max()) if made is not None else math.inf
         if distance <= allowed:
             found.append((distance, number, fields))
     return min(found)[2] if found else None
-
-
-def _compute(
-    source: Checkpoint, reader: Reader, key: str, target: str, want: TensorSpec, fields: Fields
-) -> Tensor | None:
-    """Carry out a resize rule; None where it does not apply."""
-    from ckptfix.execute.values import Values
-    from ckptfix.planning import make_plan
-    from ckptfix.recipe import load_recipe
-    from ckptfix.targets import Target
-
-    wanted = Manifest({target: want})
-    rename = [{"op": "rename", "map": {key: target}}] if key != target else []
-    try:
-        recipe = load_recipe({"ckptfix": 1, "rules": [*rename, {"op": "resize", "keys": target, **fields}]})
-        plan = make_plan(recipe, Manifest({key: source.manifest[key]}), wanted)
-        if plan.errors or target not in plan.outputs:
-            return None
-        example = Target("the example", wanted, not_buildable="it is a file")
-        return Values(source.tensors, reader, example).tensor(plan.outputs[target].expr)
-    except CkptfixError:
-        return None
 
 
 def _ways(have: TensorSpec, want: TensorSpec) -> Iterator[Fields]:

@@ -19,12 +19,10 @@ _LETTERS = "abcdfgijklmopqrstuvwxyz"
 
 
 def find_taken(sides: Sides, targets: Iterable[str], free: AbstractSet[str]) -> Iterator[Taken]:
-    """Give the targets that rows of one unused source make."""
-    left = set(free)
+    """Give the targets that rows of one unused source make. Several may share a source."""
     for target in targets:
-        found = _taken(sides, target, left)
+        found = _taken(sides, target, free)
         if found is not None:
-            left.discard(found.source)
             yield found
 
 

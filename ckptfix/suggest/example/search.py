@@ -96,8 +96,10 @@ def _must(bits: Bits | None) -> Bits:
 
 
 def link_whole(sides: Sides, source: str, target: str) -> Link | None:
-    """Find how one tensor becomes another that holds the same numbers."""
+    """Find how one tensor becomes another that holds the same numbers; of no numbers, only the same shape will do."""
     dtype = sides.want[target].dtype
+    if sides.want[target].numel == 0:
+        return Link.rename(source, target) if sides.have[source].shape == sides.want[target].shape else None
     found = embed(sides.known_target(target), sides.known_source(source, dtype))
     if found is None:
         return None
@@ -106,9 +108,17 @@ def link_whole(sides: Sides, source: str, target: str) -> Link | None:
 
 def link_fused(sides: Sides, target: str, free: set[str]) -> Link | None:
     """Find the sources that a target is put together from."""
+    placed = pieces_inside(sides, target, free)
+    if len(placed) < 2 or not covers(sides.want[target].shape, placed):
+        return None
+    return write_link("fuse", target, sides.want[target].shape, placed)
+
+
+def pieces_inside(sides: Sides, target: str, free: set[str]) -> list[Placed]:
+    """Find the unused sources that lie in a target, each in a place of its own."""
     print_ = sides.prints[target]
     if print_ is None:
-        return None
+        return []
     dtype = sides.want[target].dtype
     whole = sides.known_target(target)
     pieces: dict[tuple[int, object], Placed] = {}
@@ -116,10 +126,7 @@ def link_fused(sides: Sides, target: str, free: set[str]) -> Link | None:
         found = embed(sides.known_source(source, dtype), whole)
         if found is not None:
             pieces.setdefault((found.start, found.digits), Placed(source, sides.have[source].shape, found))
-    placed = list(pieces.values())
-    if len(placed) < 2 or not covers(sides.want[target].shape, placed):
-        return None
-    return write_link("fuse", target, sides.want[target].shape, placed)
+    return list(pieces.values())
 
 
 def _inside(sides: Sides, dtype: DType, print_: Fingerprint, free: set[str]) -> Iterator[str]:
