@@ -93,6 +93,12 @@ class TiedConflict(Incompatible):
     code = "CKF104"
 
 
+class Unresolved(Incompatible):
+    """No recipe is certain: of some target keys, names and shapes do not tell what makes them."""
+
+    code = "CKF105"
+
+
 class InvalidCall(CkptfixError):
     """The call, the recipe or the target is wrong."""
 

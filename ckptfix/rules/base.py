@@ -210,7 +210,7 @@ def select(patterns: Iterable[KeyPattern], keys: Collection[str]) -> Selection:
 
 
 def keys_or_patterns(patterns: Iterable[KeyPattern], wanted: Collection[str], keys: Collection[str]) -> list[str]:
-    """Write a set of keys as those of the patterns that match any, where they match no other of all keys; else singly."""
+    """Write a set of keys as the patterns that match any, where these match no other of all keys; else singly."""
     matching = [pattern for pattern in patterns if any(pattern.matches(keys))]
     matched = set(select(matching, keys).keys)
     return [pattern.text for pattern in matching] if matched == set(wanted) else list(wanted)

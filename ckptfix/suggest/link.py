@@ -46,9 +46,16 @@ class Link:
     evidence: frozenset[Evidence] = frozenset()
 
     @classmethod
-    def rename(cls, source: str, target: str, confidence: float = 1.0, why: str = "") -> Link:
+    def rename(
+        cls,
+        source: str,
+        target: str,
+        confidence: float = 1.0,
+        why: str = "",
+        evidence: frozenset[Evidence] = frozenset(),
+    ) -> Link:
         """Make the link of one tensor to one, as it is."""
-        return cls((Term.of(source),), (Term.of(target),), confidence=confidence, why=why)
+        return cls((Term.of(source),), (Term.of(target),), confidence=confidence, why=why, evidence=evidence)
 
     @property
     def source_keys(self) -> tuple[str, ...]:
