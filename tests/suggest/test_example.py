@@ -11,81 +11,18 @@ import torch
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import ckptfix
 from ckptfix.layout import Layout
-from ckptfix.recipe import load_recipe
-from ckptfix.suggest.example import ExampleResult, find_links
 from ckptfix.suggest.example.bits import cast_bits
 from ckptfix.tensors import DType
-from tests.recipes.case import Case, State, randomise
-from tests.recipes.test_parity import CASES
-from tests.suggest.literal import literal_recipe
-
-COMPUTED = ("relative_position_index",)
-"""Tables that a constructor computes: no source has them, and they are no constant."""
-
-
-def moves_numbers(case: Case) -> bool:
-    return any(rule.name in ("rearrange", "resize", "take") for rule in load_recipe(case.recipe).rules)
-
-
-def one_each() -> list[Case]:
-    """Take the first case of each recipe that moves numbers within tensors."""
-    return list({case.recipe: case for case in reversed(CASES) if moves_numbers(case)}.values())[::-1]
-
-
-def learn(folder: Path, source: State, example: State) -> ExampleResult:
-    """Write both sides and compare them."""
-    save_file({key: value.contiguous().clone() for key, value in source.items()}, folder / "source.safetensors")
-    save_file({key: value.contiguous().clone() for key, value in example.items()}, folder / "example.safetensors")
-    return find_links(ckptfix.open(folder / "source.safetensors"), ckptfix.open(folder / "example.safetensors"))
-
-
-def repeat(folder: Path, source: Path, example: Path, found: ExampleResult) -> list[str]:
-    """Carry out what was found key by key; give the keys that differ from the example."""
-    recipe = literal_recipe(found, ckptfix.open(source).manifest)
-    made = folder / "made.safetensors"
-    ckptfix.adapt(source, str(example), made, recipe, gaps="write", existing="replace")
-    have, want = load_file(made), load_file(example)
-    return [
-        key
-        for key, value in want.items()
-        if key not in have or have[key].dtype != value.dtype or not torch.equal(have[key], value)
-    ]
-
-
-def check(folder: Path, source: State, example: State) -> ExampleResult:
-    """Learn, and hold what was learned to every bit of the example."""
-    found = learn(folder, source, example)
-    assert found.unexplained == ()
-    assert repeat(folder, folder / "source.safetensors", folder / "example.safetensors", found) == []
-    return found
-
-
-def layouts(found: ExampleResult) -> list[str | None]:
-    return [link.layout for link in found.links]
+from tests.recipes.case import State
+from tests.suggest.learning import check, layouts, learn
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("case", one_each(), ids=str)
-def test_shipped_conversions(case: Case, tmp_path: Path) -> None:
-    source, target = case.source(), case.target()
-    randomise(source)
-    randomise(target)
-    file = case.save(source, tmp_path)
-    example = tmp_path / "example.safetensors"
-    ckptfix.adapt(file, target, example, case.recipe, variables=dict(case.variables))
-    found = find_links(ckptfix.open(file), ckptfix.open(example))
-    assert [key for key in found.unexplained if not key.endswith(COMPUTED)] == []
-    assert repeat(tmp_path, file, example, found) == list(found.unexplained)
 
 
 LAYOUTS = [
