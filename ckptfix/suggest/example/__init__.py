@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptfix.formats import Checkpoint, Reader
@@ -193,10 +193,12 @@ def _choose(found: _Found, candidates: list[str], keys: list[str]) -> None:
         found.notes.append(f"{len(keys)} targets and {len(candidates)} sources are equal, paired by name: {shown}")
 
 
-def _settle(found: _Found, keys: Iterable[str], alike: Iterable[str]) -> None:
+def _settle(found: _Found, keys: Sequence[str], alike: Iterable[str]) -> None:
     """Account for targets without a source of their own."""
     sides = found.sides
-    linked = [key for link in found.links for key in link.target_keys]
+    if not keys:
+        return
+    linked = {key for link in found.links for key in link.target_keys}
     for key in keys:
         if sides.is_constant(key):
             number = number_of(sides.known_target(key).bits, sides.want[key].dtype)

@@ -162,9 +162,9 @@ def _around(sides: Sides, dtype: DType, print_: Fingerprint) -> list[str]:
     """Give the sources that have all slices of a target."""
     hits = (
         hit
-        for axes, sums in print_.slices.items()
+        for axes, different in ((axes, len(np.unique(sums))) for axes, sums in print_.slices.items())
         for hit in sides.indices[dtype].shared(print_, axes)
-        if hit.others == len(np.unique(sums))
+        if hit.others == different
     )
     return list(dict.fromkeys(hit.key for hit in hits))
 

@@ -133,8 +133,10 @@ class _Sorted:
         groups = self.groups[_ranges(first, count)]
         whose = np.repeat(np.arange(len(wanted)), count)
         own = np.bincount(groups, minlength=len(self.names))
-        pairs = np.unique(groups * len(wanted) + whose) // max(len(wanted), 1)
-        others = np.bincount(pairs, minlength=len(self.names))
+        # Equal sums lie in the order of the groups, so that a group's repeated ones are neighbours.
+        is_new = np.ones(len(groups), bool)
+        is_new[1:] = (groups[1:] != groups[:-1]) | (whose[1:] != whose[:-1])
+        others = np.bincount(groups[is_new], minlength=len(self.names))
         hits = [Hit(*self.names[group], int(own[group]), int(others[group])) for group in np.flatnonzero(own)]
         return sorted(hits, key=lambda hit: -hit.others)
 
