@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ckptfix._version import __version__
 
 if TYPE_CHECKING:
-    from ckptfix.api import adapt, check, finetune, invert, load_into, open, plan, target, verify  # noqa: A004
+    from ckptfix.api import adapt, check, finetune, invert, load_into, open, plan, suggest, target, verify  # noqa: A004
     from ckptfix.errors import CkptfixError
     from ckptfix.pipeline import prepare
     from ckptfix.proof.freeze import freeze
@@ -34,6 +34,7 @@ __all__ = [
     "open",
     "plan",
     "prepare",
+    "suggest",
     "target",
     "verify",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,10 +22,24 @@ if TYPE_CHECKING:
     from ckptfix.proof.training.finetune import Progress as TrainingProgress
     from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
+    from ckptfix.suggest.link import Evidence
+    from ckptfix.suggest.suggestion import Suggestion
     from ckptfix.targets import Target
 
 
-__all__ = ["account", "adapt", "check", "finetune", "invert", "load_into", "open", "plan", "target", "verify"]
+__all__ = [
+    "account",
+    "adapt",
+    "check",
+    "finetune",
+    "invert",
+    "load_into",
+    "open",
+    "plan",
+    "suggest",
+    "target",
+    "verify",
+]
 
 
 def plan(
@@ -77,6 +91,28 @@ def invert(
     return invert_plan(job.plan)
 
 
+def suggest(
+    source: Source,
+    architecture: Architecture,
+    *,
+    example: Source | None = None,
+    without: Collection[Evidence] = (),
+) -> Suggestion:
+    """Infer the recipe that leads from a checkpoint to an architecture.
+
+    From names and shapes alone, or, with an `example` that holds the same weights already converted, from its values.
+    `without` names evidence that is left aside. What is not certain is in `ambiguous` and `unresolved`, never in the
+    recipe. Raises what opening either side raises.
+    """
+    from ckptfix.suggest.suggestion import suggest_by_example, suggest_recipe
+
+    checkpoint, found = open(source), target(architecture)
+    description = f"{checkpoint.path.name} to {found.text}"
+    if example is not None:
+        return suggest_by_example(checkpoint, open(example), found.manifest, description)
+    return suggest_recipe(checkpoint.manifest, found.manifest, description, without)
+
+
 def adapt(
     source: Source,
     architecture: Architecture,
@@ -121,16 +157,25 @@ def load_into(
     recipe: RecipeLike = None,
     *,
     variables: Mapping[str, VarValue] | None = None,
+    recipe_out: str | Path | None = None,
 ) -> Report:
     """Load a checkpoint into a live module; the honest `load_state_dict(torch.load(path), strict=False)`.
 
-    Raises IncompletePlan unless every tensor of both sides is accounted for, PlanErrors for a wrong recipe,
+    `recipe="auto"` infers the recipe, and writes it to `recipe_out` where that is given. Raises IncompletePlan unless
+    every tensor of both sides is accounted for, Unresolved where no recipe is certain, PlanErrors for a wrong recipe,
     TiedConflict, and what reading raises; the module is then unchanged. `fill` with `value: target` keeps the module's
     present value.
     """
+    from ckptfix.execute.atomic import write_whole
     from ckptfix.execute.load import load_state
 
     live = replace(target(module), build=lambda seed: module)
+    if recipe == "auto":
+        suggestion = suggest(source, live)
+        suggestion.raise_for_doubts()
+        recipe = suggestion.recipe
+        if recipe_out is not None:
+            write_whole(Path(recipe_out), suggestion.text.encode(), replace=True)
     job = prepare_job(source, live, recipe, variables)
     job.plan.raise_for_errors()
     job.plan.raise_for_gaps()

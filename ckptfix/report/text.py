@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ckptfix.execute.stats import Stats
     from ckptfix.formats import Checkpoint
     from ckptfix.planning import Plan, Report
+    from ckptfix.suggest.suggestion import Suggestion
     from ckptfix.tensors import Manifest, Shape
 
 _WIDEST = 60
@@ -122,6 +123,25 @@ def _ancestors(key: str) -> list[str]:
         key = key.rpartition(".")[0]
         paths.append(key)
     return paths
+
+
+def show_suggestion(suggestion: Suggestion) -> Iterator[str]:
+    """Show what a suggested recipe leaves open, then the account in one line."""
+    reasons: dict[str, list[str]] = {}
+    for doubt in suggestion.ambiguous:
+        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(doubt.target)
+    for key, why in suggestion.unresolved.items():
+        reasons.setdefault(f"unresolved, {why}", []).append(key)
+    for reason, keys in list(reasons.items())[:_MOST_ROWS]:
+        yield f"{reason}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
+    counts = {
+        "resolved": len(suggestion.resolved),
+        "filled": len(suggestion.filled),
+        "ambiguous": len(suggestion.ambiguous),
+        "unresolved": len(suggestion.unresolved),
+    }
+    rules = "1 rule" if suggestion.rules == 1 else f"{suggestion.rules} rules"
+    yield f"{rules}; {', '.join(f'{count} {name}' for name, count in counts.items() if count)}"
 
 
 def show_companions(companions: Companions) -> Iterator[str]:

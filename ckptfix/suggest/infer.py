@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from ckptfix.suggest.lexicon import concept
 from ckptfix.suggest.link import Link, Term
 from ckptfix.suggest.lockstep import match_numbered
-from ckptfix.suggest.match import Match, Matching, Rules, convention
+from ckptfix.suggest.match import Allowed, Match, Matching, convention
 from ckptfix.suggest.names import read_name
 from ckptfix.suggest.resizable import find_resize
 from ckptfix.suggest.slots import Slot
 from ckptfix.suggest.units import Level, Pairing, Surroundings, Unit, find_levels, pair_levels, read_keys
 from ckptfix.tensors import Manifest, TensorSpec
+
+_LEAST_SHARE = 0.6
+"""Of the elements of two blocks, what must have a counterpart for them to be the same block."""
 
 
 @dataclass
@@ -36,16 +40,16 @@ class Guess:
     why: str
 
 
-def infer(have: Manifest, want: Manifest, rules: Rules | None = None) -> Inference:
+def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inference:
     """Align the repeated blocks first, then what is left.
 
     Twice: the first time shows the conventions of the file, such as transposed weights, the second time keeps them.
     """
-    rules = rules or Rules()
-    if rules.order and (numbered := match_numbered(have, want)) is not None:
+    allowed = allowed or Allowed()
+    if allowed.order and (numbered := match_numbered(have, want)) is not None:
         return Inference(links=numbered)
-    conventions = _conventions(_infer(have, want, rules, None).matches)
-    return _infer(have, want, rules, conventions)
+    conventions = _conventions(_infer(have, want, allowed, None).matches)
+    return _infer(have, want, allowed, conventions)
 
 
 def _conventions(matches: Iterable[Match]) -> dict[object, str | None]:
@@ -63,7 +67,9 @@ def _is_square(match: Match) -> bool:
     return any(len(shape) == 2 and shape[0] == shape[1] for shape in match.targets[0].shapes)
 
 
-def _infer(have: Manifest, want: Manifest, rules: Rules, conventions: Mapping[object, str | None] | None) -> Inference:
+def _infer(
+    have: Manifest, want: Manifest, allowed: Allowed, conventions: Mapping[object, str | None] | None
+) -> Inference:
     found = Inference(left_sources=dict(have.tensors), left_targets=dict(want.tensors))
     source_reads, target_reads = read_keys(have), read_keys(want)
     pools = dict(have.tensors), dict(want.tensors)
@@ -72,14 +78,17 @@ def _infer(have: Manifest, want: Manifest, rules: Rules, conventions: Mapping[ob
     while True:
         levels = find_levels(pools[0], source_reads), find_levels(pools[1], target_reads)
         surroundings = _surroundings(pools, levels, (source_reads, target_reads))
-        pairing = pair_levels(*levels, surroundings, use_names=rules.names)
+        pairing = pair_levels(*levels, surroundings, use_names=allowed.names)
         if pairing is None:
             break
         for pairs in _kinds(pairing):
             sources = _slots([unit for unit, _ in pairs], have, {})
             targets = _slots([unit for _, unit in pairs], want, want.owners)
-            matching = Matching(sources, targets, rules, inside=True, conventions=conventions)
-            _settle(found, matching.solve(), pairing.rivals)
+            matching = Matching(sources, targets, allowed, inside=True, conventions=conventions)
+            matches = matching.solve()
+            if _share(matching, matches) < _LEAST_SHARE:
+                continue  # of one size by chance: what is inside does not correspond
+            _settle(found, matches, pairing.rivals)
             _settle_resized(found, matching, vocabularies)
         for pool, units in zip(pools, zip(*pairing.pairs, strict=True), strict=True):
             for key in [key for unit in units for key in unit.keys.values()]:
@@ -93,7 +102,7 @@ def _infer(have: Manifest, want: Manifest, rules: Rules, conventions: Mapping[ob
     matching = Matching(
         _rest(found.left_sources, source_reads, {}, scopes.keys()),
         _rest(found.left_targets, target_reads, want.owners, scopes.values()),
-        rules,
+        allowed,
         inside=False,
         conventions=conventions,
         unique=unique,
@@ -103,6 +112,20 @@ def _infer(have: Manifest, want: Manifest, rules: Rules, conventions: Mapping[ob
     _settle(found, matching.solve())
     _settle_resized(found, matching, vocabularies)
     return found
+
+
+def _share(matching: Matching, matches: Iterable[Match]) -> float:
+    """Tell how much of the larger part of two blocks has a counterpart in the other, 0 to 1."""
+    matches = list(matches)
+    sides = (
+        (matching.sources, [slot for match in matches for slot in match.sources]),
+        (matching.targets, [slot for match in matches for slot in match.targets]),
+    )
+    return min(sum(map(_size, matched)) / max(sum(map(_size, slots)), 1) for slots, matched in sides)
+
+
+def _size(slot: Slot) -> int:
+    return sum(map(prod, slot.shapes))
 
 
 def _surroundings(
@@ -232,7 +255,7 @@ def _settle_resized(found: Inference, matching: Matching, vocabularies: tuple[in
     targets = [slot for slot in matching.targets if slot.terms[0].keys[0] in found.left_targets]
     if not sources or not targets:
         return
-    again = Matching(sources, targets, matching.rules, inside=matching.inside, scopes=matching.scopes, resize=resize)
+    again = Matching(sources, targets, matching.allowed, inside=matching.inside, scopes=matching.scopes, resize=resize)
     for match in again.solve():
         if not match.is_certain:
             continue

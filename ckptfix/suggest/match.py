@@ -21,10 +21,11 @@ _LEAST_SUPPORT = 0.5
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What may be used as evidence."""
+class Allowed:
+    """What may be used as evidence. That shapes must fit is no evidence but a condition, and always holds."""
 
     names: bool = True
+    shapes: bool = True
     order: bool = True
     classes: bool = True
 
@@ -57,7 +58,7 @@ class Matching:
         self,
         sources: Sequence[Slot],
         targets: Sequence[Slot],
-        rules: Rules,
+        allowed: Allowed,
         *,
         inside: bool,
         conventions: Mapping[object, str | None] | None = None,
@@ -66,7 +67,7 @@ class Matching:
         scopes: frozenset[tuple[str, str]] = frozenset(),
         resize: Resize | None = None,
     ) -> None:
-        self.rules = rules
+        self.allowed = allowed
         self.inside = inside
         self.settled = conventions is not None
         self.conventions = conventions or {}
@@ -76,10 +77,10 @@ class Matching:
         self.resize = resize
         self.sources = stack_slots(sources, targets)
         self.targets = stack_slots(targets, sources)
-        self.source_roles = tell_roles(self.sources) if rules.names else {}
+        self.source_roles = tell_roles(self.sources) if allowed.names else {}
         self.target_roles = tell_roles(self.targets)
         self.weights = word_weights([*self.sources, *self.targets])
-        self.source_leaders = find_leaders(self.sources, ordered=rules.order and not is_sorted(self.sources))
+        self.source_leaders = find_leaders(self.sources, ordered=allowed.order and not is_sorted(self.sources))
         self.target_leaders = find_leaders(self.targets, ordered=True)
 
     def solve(self) -> list[Match]:
@@ -216,12 +217,22 @@ class Matching:
             layouts[i, j][0],
             scores[i, j] + shape,
             0.0 if undecided else margin,
-            {"names"} if scores[i, j] > 0.5 else {"shapes"},
+            self._evidence(sources[i], targets[j], layouts[i, j][0], scores[i, j]),
             tuple(sources[rival] for rival in rivals),
             "may be transposed, as others of this file are" if undecided else "",
             tuple(layouts[i, j]),
             self.inside,
         )
+
+    def _evidence(self, source: Slot, target: Slot, layout: str | None, score: float) -> set[Evidence]:
+        """Say what the score of a pair rests on: its names, or its place among others."""
+        named = self._score(source, target, layout)
+        evidence: set[Evidence] = {"shapes"}
+        if named > 0.4:
+            evidence.add("names")
+        if score > named + 0.4:
+            evidence.add("order")
+        return evidence
 
     def _layouts(self, source: Slot, target: Slot) -> list[str | None]:
         """List the layouts that serve in every block, the plainest first; those that the convention allows."""
@@ -244,7 +255,7 @@ class Matching:
     def _score(self, source: Slot, target: Slot, layout: str | None) -> float:
         """Weigh what speaks for a pair: alike names, equal roles; moved numbers cost a little."""
         score = 0.0 if layout is None else -0.2
-        if not self.rules.names:
+        if not self.allowed.names:
             return score
         score += 2.0 * similarity(source.name.words, target.name.words, self.weights)
         one, other = self.source_roles.get(source.place, ""), self.target_roles.get(target.place, "")
@@ -283,7 +294,7 @@ class Matching:
     ) -> dict[tuple[int, int], float]:
         """Let numbers count: of places that differ by numbers alone, the first is the first."""
         ranked: dict[tuple[int, int], float] = dict(scores)
-        if not self.rules.order:
+        if not self.allowed.order:
             return ranked
         series, others = _series(sources), _series(targets)
         for members in series:
@@ -324,7 +335,7 @@ class Matching:
 
     def _shape_support(self, source: Slot, target: Slot, *, alone: bool) -> float:
         """Let a shape speak for a pair that nothing else could be, where it is more than a vector."""
-        if self.resize is not None:
+        if self.resize is not None or not self.allowed.shapes:
             return 0.0
         if source.place in self.unique and target.place in self.unique:
             many = len(target.shapes[0]) > 2

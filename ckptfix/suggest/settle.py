@@ -8,7 +8,7 @@ from ckptfix.suggest.copies import choose_copy, find_copies
 from ckptfix.suggest.infer import Guess, Inference, infer, is_token_table
 from ckptfix.suggest.lexicon import concept
 from ckptfix.suggest.link import Link
-from ckptfix.suggest.match import Rules
+from ckptfix.suggest.match import Allowed
 from ckptfix.suggest.names import read_name
 from ckptfix.suggest.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.suggest.slots import find_role
@@ -41,7 +41,7 @@ class Answer:
     notes: list[str] = field(default_factory=list)
 
 
-def settle(have: Manifest, want: Manifest, rules: Rules) -> Answer:
+def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
     """Infer the links, then account for every key that none of them makes."""
     notes: list[str] = []
     chosen = have
@@ -50,7 +50,7 @@ def settle(have: Manifest, want: Manifest, rules: Rules) -> Answer:
         chosen = Manifest({key: have[key] for key in copies[kept]})
         others = ", ".join(f"'{head}'" for head in copies if head != kept)
         notes.append(f"the file holds the model {len(copies)} times: '{kept}' is used, {others} dropped")
-    found = infer(chosen, want, rules)
+    found = infer(chosen, want, allowed)
     answer = Answer(found.links, notes=notes)
     _doubt_rotary(answer, found, chosen, want)
     for guess in found.guesses:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict, cast
 
 from ckptfix.errors import Unresolved
-from ckptfix.formats import wrapper_prefixes
+from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.suggest.generalise import generalise
-from ckptfix.suggest.match import Rules
+from ckptfix.suggest.link import Evidence, Link
+from ckptfix.suggest.match import Allowed
 from ckptfix.suggest.settle import Ambiguity, Answer, settle
 from ckptfix.tensors import Manifest
 
@@ -87,13 +89,45 @@ class Suggestion:
         }
 
 
-def suggest_recipe(have: Manifest, want: Manifest, description: str, rules: Rules | None = None) -> Suggestion:
+def suggest_recipe(have: Manifest, want: Manifest, description: str, without: Collection[Evidence] = ()) -> Suggestion:
     """Infer a recipe from the names and shapes of both sides. Reads no tensor and builds no model."""
-    return write_suggestion(settle(have, want, rules or Rules()), have, want, description)
+    allowed = Allowed("names" not in without, "shapes" not in without, "order" not in without)
+    known = replace(want, owners={}, modules={}) if "classes" in without else want
+    return write_suggestion(settle(have, known, allowed), have, want, description)
 
 
-def write_suggestion(answer: Answer, have: Manifest, want: Manifest, description: str) -> Suggestion:
-    """Write the recipe of an answer. What is open is listed below it, as comments."""
+def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, description: str) -> Suggestion:
+    """Learn a recipe from the values of a checkpoint that was already converted; it serves other sizes too."""
+    from ckptfix.suggest.example import find_links
+
+    found = find_links(source, example)
+    links = [*found.links, *(Link.rename(taken.source, taken.target, why="rows of it") for taken in found.taken)]
+    unresolved = dict.fromkeys(found.unexplained, "its values come from no tensor of the source")
+    unresolved |= {key: "the example lacks it" for key in want if key not in example.manifest}
+    answer = Answer(links, dict(found.copies), [], [], unresolved, list(found.unused), list(found.notes))
+    rules: list[dict[str, object]] = [
+        {"op": "fill", "keys": key, "value": value, "when": "missing"} for key, value in found.fills.items()
+    ]
+    for taken in found.taken:
+        names = [f"a{axis}" for axis in range(len(source.manifest[taken.source].shape))]
+        rule: dict[str, object] = {"op": "take", "keys": taken.target, "layout": " ".join(names)}
+        rules.append(rule | {"axis": names[taken.axis], "index": list(taken.rows)})
+    rules += [{"op": "cast", "keys": key, "dtype": str(dtype)} for key, dtype in found.casts.items()]
+    return write_suggestion(answer, source.manifest, example.manifest, description, rules, made=found.fills)
+
+
+def write_suggestion(
+    answer: Answer,
+    have: Manifest,
+    want: Manifest,
+    description: str,
+    last: Sequence[Mapping[str, object]] = (),
+    made: Iterable[str] = (),
+) -> Suggestion:
+    """Write the recipe of an answer, `last` its last rules. What is open is listed below it, as comments.
+
+    `made` are target keys that the last rules make.
+    """
     prefixes = wrapper_prefixes(have)
     wanted = {key for doubt in answer.ambiguous for key in doubt.candidates}
     dropped = [key for key in answer.unused if key not in wanted]
@@ -107,13 +141,19 @@ def write_suggestion(answer: Answer, have: Manifest, want: Manifest, description
         source={"strip": list(prefixes)} if prefixes else {},
         description=description,
     )
-    made = {key for link in answer.links for key in link.target_keys} | set(answer.copied)
+    resolved = {key for link in answer.links for key in link.target_keys} | set(answer.copied) | set(made)
+    values = dict(written.values)
+    values["rules"] = [*cast("list[object]", values["rules"]), *last]
+    text = written.text
+    if last and not written.rules:
+        text = text.replace("rules: []", "rules:")
+    text += "".join(f"  - {json.dumps(rule)}\n" for rule in last)
     open_keys = [f"# {line}" for line in _doubts(answer)]
     return Suggestion(
-        recipe=written.values,
-        text=written.text + "".join(f"{line}\n" for line in open_keys),
-        rules=written.rules,
-        resolved=tuple(key for key in want if key in made),
+        recipe=values,
+        text=text + "".join(f"{line}\n" for line in open_keys),
+        rules=written.rules + len(last),
+        resolved=tuple(key for key in want if key in resolved),
         filled=tuple(answer.filled),
         ambiguous=tuple(answer.ambiguous),
         unresolved=answer.unresolved,

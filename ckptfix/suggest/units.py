@@ -8,6 +8,7 @@ are compared by the sequences of these numbers.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Literal
 
 from ckptfix.suggest.lexicon import GENERIC
 from ckptfix.suggest.names import read_name, similarity
-from ckptfix.tensors import TensorSpec
+from ckptfix.tensors import Shape, TensorSpec
 
 _NUMBER = re.compile(r"(?<![0-9])[0-9]+")
 _LETTER = re.compile(r"(?<=[_./])[a-z](?=[./])")
@@ -33,6 +34,8 @@ class Unit:
     index: tuple[int, ...]
     keys: dict[str, str] = field(default_factory=dict)
     numel: int = 0
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    """The shapes inside, each sorted, so that turned ones are alike."""
 
 
 @dataclass
@@ -101,7 +104,9 @@ def find_levels(tensors: Mapping[str, TensorSpec], reads: Mapping[str, str]) -> 
                 continue
             unit = found.setdefault(template, {}).setdefault(index, Unit(index))
             unit.keys[_inside(prefix, rest)] = key
-            unit.numel += spec.numel if spec.shape else 0
+            if spec.shape:
+                unit.numel += spec.numel
+                unit.shapes[tuple(sorted(spec.shape))] += 1
     return [
         Level(template, [units[index] for index in sorted(units)])
         for template, units in found.items()
@@ -244,16 +249,17 @@ def align(sources: Sequence[Unit], targets: Sequence[Unit]) -> list[tuple[Unit, 
         return list(zip(sources, targets, strict=True))
     if len(sources) * len(targets) > _MOST_CELLS:
         return []
-    # best[i][j]: the elements covered by pairing sources[i:] with targets[j:].
-    best = [[0] * (len(targets) + 1) for _ in range(len(sources) + 1)]
+    # best[i][j]: the worth of pairing sources[i:] with targets[j:].
+    best = [[0.0] * (len(targets) + 1) for _ in range(len(sources) + 1)]
     for i in range(len(sources) - 1, -1, -1):
         for j in range(len(targets) - 1, -1, -1):
-            paired = targets[j].numel + best[i + 1][j + 1] if _alike(sources[i], targets[j]) else 0
+            paired = _worth(sources[i], targets[j]) + best[i + 1][j + 1]
             best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
     pairs: list[tuple[Unit, Unit]] = []
     i = j = 0
     while i < len(sources) and j < len(targets):
-        if _alike(sources[i], targets[j]) and best[i][j] == targets[j].numel + best[i + 1][j + 1]:
+        worth = _worth(sources[i], targets[j])
+        if worth and best[i][j] == worth + best[i + 1][j + 1]:
             pairs.append((sources[i], targets[j]))
             i, j = i + 1, j + 1
         elif best[i][j] == best[i + 1][j]:
@@ -261,6 +267,14 @@ def align(sources: Sequence[Unit], targets: Sequence[Unit]) -> list[tuple[Unit, 
         else:
             j += 1
     return pairs
+
+
+def _worth(one: Unit, other: Unit) -> float:
+    """Weigh a pair of blocks: nothing unless they are of like size, then the more the more shapes they share."""
+    if not _alike(one, other):
+        return 0.0
+    shared = (one.shapes & other.shapes).total() / max(one.shapes.total(), other.shapes.total(), 1)
+    return other.numel * (0.5 + shared)
 
 
 def _alike(one: Unit, other: Unit) -> bool:

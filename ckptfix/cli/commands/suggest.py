@@ -1,0 +1,42 @@
+"""`ckptfix suggest`: infer the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckptfix.cli import options
+from ckptfix.cli.console import echo, echo_lines, print_json, show_note, show_progress
+
+
+@click.command("suggest", short_help="Infer the recipe.")
+@click.argument("source")
+@click.argument("target")
+@click.option("-o", "--output", type=click.Path(), help="Write the recipe there.")
+@click.option("--example", help="The same weights already converted: learn from their values.")
+@options.as_json
+def command(source: str, target: str, output: str | None, example: str | None, as_json: bool) -> int:
+    """Infer a recipe that leads from SOURCE to TARGET, from names and shapes.
+
+    Each rule comes with its evidence. What is not certain is listed and left out; exit status 0 only where nothing is.
+    """
+    from ckptfix import api
+    from ckptfix.execute.atomic import write_whole
+    from ckptfix.report import text
+
+    suggestion = api.suggest(source, target, example=example)
+    if output is not None:
+        write_whole(Path(output), suggestion.text.encode(), replace=False)
+    for note in suggestion.notes:
+        show_note(note)
+    if as_json:
+        print_json(suggestion.to_json())
+    elif output is None:
+        echo_lines(suggestion.text.splitlines())
+        for line in text.show_suggestion(suggestion):
+            show_progress(line)
+    else:
+        echo_lines(text.show_suggestion(suggestion))
+        echo(f"wrote {output}")
+    return 0 if suggestion.is_complete else 1
