@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -16,17 +17,21 @@ from ckptfix.cli.console import (
     show_note,
     show_progress,
 )
-from ckptfix.errors import CkptfixError, IncompletePlan
+from ckptfix.errors import CkptfixError, IncompletePlan, InvalidCall
 from ckptfix.tensors import DType
 
 if TYPE_CHECKING:
     from ckptfix.job import Adapted
+    from ckptfix.suggest.suggestion import Suggestion
 
 
 @click.command("adapt", short_help="Write the checkpoint that loads.")
 @click.argument("source")
 @click.argument("target")
 @options.recipe
+@click.option(
+    "--suggest", is_flag=True, help="Infer the recipe, and write it beside the output; only if it is certain."
+)
 @click.option("-o", "--output", required=True, type=click.Path(), help="A .safetensors, .pth, .pt or .bin file.")
 @options.variables
 @click.option("--dtype", type=options.DTypeType(), help="Cast every floating tensor.")
@@ -41,6 +46,7 @@ def command(
     source: str,
     target: str,
     recipe: str | None,
+    suggest: bool,
     output: str,
     variables: tuple[tuple[str, Any], ...],
     dtype: DType | None,
@@ -57,11 +63,16 @@ def command(
     Nothing is written unless every tensor of both sides is accounted for. Without a recipe nothing changes but the
     format.
     """
+    from ckptfix.execute.atomic import write_whole
     from ckptfix.job import plan_output, write_output
     from ckptfix.report import text
 
     existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
-    job = plan_output(source, target, output, recipe, variables=dict(variables), dtype=dtype, existing=existing)
+    if suggest and recipe:
+        raise InvalidCall("--suggest infers the recipe that -r gives", hint="leave one of them out")
+    suggestion = _infer(source, target, Path(output), replace=force) if suggest else None
+    used = suggestion.recipe if suggestion else recipe
+    job = plan_output(source, target, output, used, variables=dict(variables), dtype=dtype, existing=existing)
     for note in job.notes:
         show_note(note)
     report = job.plan.report()
@@ -88,6 +99,8 @@ def command(
                 show_progress(line)
         show_error(error)
         return error.exit_code
+    if suggestion:
+        write_whole(_recipe_path(adapted.path), suggestion.text.encode(), replace=force)
     if as_json:
         print_json({**report.to_json(), "written": str(adapted.path), **_companions(adapted)})
     else:
@@ -95,7 +108,27 @@ def command(
         if adapted.companions:
             echo_lines(text.show_companions(adapted.companions))
         echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")
+        if suggestion:
+            echo(f"wrote {_recipe_path(adapted.path)} ({suggestion.rules} rules)")
     return job.plan.exit_code
+
+
+def _infer(source: str, target: str, output: Path, *, replace: bool) -> Suggestion:
+    """Infer the recipe before anything is written. Raises Unresolved, and OutputExists for either file."""
+    from ckptfix import api
+    from ckptfix.execute.atomic import refuse_existing
+
+    for path in (output, _recipe_path(output)):
+        refuse_existing(path, replace=replace)
+    suggestion = api.suggest(source, target)
+    for note in suggestion.notes:
+        show_note(note)
+    suggestion.raise_for_doubts()
+    return suggestion
+
+
+def _recipe_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.recipe.yaml")
 
 
 def _companions(adapted: Adapted) -> dict[str, object]:
