@@ -15,6 +15,8 @@ from ckptfix.tensors import DType, Shape
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from ckptfix.inference.link import Evidence
+    from ckptfix.inference.suggestion import Suggestion
     from ckptfix.job import Architecture, RecipeLike
     from ckptfix.keys import VarValue
     from ckptfix.planning import Plan, Report
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from ckptfix.proof.training.finetune import Progress as TrainingProgress
     from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
-    from ckptfix.suggest.link import Evidence
-    from ckptfix.suggest.suggestion import Suggestion
     from ckptfix.targets import Target
 
 
@@ -104,7 +104,7 @@ def suggest(
     `without` names evidence that is left aside. What is not certain is in `ambiguous` and `unresolved`, never in the
     recipe. Raises what opening either side raises.
     """
-    from ckptfix.suggest.suggestion import suggest_by_example, suggest_recipe
+    from ckptfix.inference.suggestion import suggest_by_example, suggest_recipe
 
     checkpoint, found = open(source), target(architecture)
     description = f"{checkpoint.path.name} to {found.text}"

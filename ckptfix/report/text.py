@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from ckptfix.execute.resume import Companions
     from ckptfix.execute.stats import Stats
     from ckptfix.formats import Checkpoint
+    from ckptfix.inference.suggestion import Suggestion
     from ckptfix.planning import Plan, Report
-    from ckptfix.suggest.suggestion import Suggestion
     from ckptfix.tensors import Manifest, Shape
 
 _WIDEST = 60

@@ -21,8 +21,8 @@ from ckptfix.errors import CkptfixError, IncompletePlan, InvalidCall
 from ckptfix.tensors import DType
 
 if TYPE_CHECKING:
+    from ckptfix.inference.suggestion import Suggestion
     from ckptfix.job import Adapted
-    from ckptfix.suggest.suggestion import Suggestion
 
 
 @click.command("adapt", short_help="Write the checkpoint that loads.")

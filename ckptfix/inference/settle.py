@@ -1,0 +1,149 @@
+"""From what was matched to an answer for each target key: resolved, filled, ambiguous or unresolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ckptfix.inference.copies import choose_copy, find_copies
+from ckptfix.inference.infer import Guess, Inference, infer, is_token_table
+from ckptfix.inference.lexicon import concept
+from ckptfix.inference.link import Link
+from ckptfix.inference.match import Allowed
+from ckptfix.inference.names import read_name
+from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
+from ckptfix.inference.slots import find_role
+from ckptfix.tensors import Manifest
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """A target key for which several sources, or several layouts, would do."""
+
+    target: str
+    candidates: tuple[str, ...]
+    why: str
+
+
+@dataclass
+class Answer:
+    """What becomes of every key of both sides.
+
+    `copied` maps a target key to the one that it repeats, `unresolved` a target key to the reason why no source was
+    found for it. `notes` say what was taken for granted.
+    """
+
+    links: list[Link]
+    copied: dict[str, str] = field(default_factory=dict)
+    filled: list[str] = field(default_factory=list)
+    ambiguous: list[Ambiguity] = field(default_factory=list)
+    unresolved: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
+    """Infer the links, then account for every key that none of them makes."""
+    notes: list[str] = []
+    chosen = have
+    if copies := find_copies(have.tensors, len(want)):
+        kept = choose_copy(copies)
+        chosen = Manifest({key: have[key] for key in copies[kept]})
+        others = ", ".join(f"'{head}'" for head in copies if head != kept)
+        notes.append(f"the file holds the model {len(copies)} times: '{kept}' is used, {others} dropped")
+    found = infer(chosen, want, allowed)
+    answer = Answer(found.links, notes=notes)
+    _doubt_rotary(answer, found, chosen, want)
+    for guess in found.guesses:
+        for key in guess.link.target_keys:
+            if key in found.left_targets:
+                candidates = dict.fromkeys((*guess.link.source_keys, *guess.rivals))
+                answer.ambiguous.append(Ambiguity(key, tuple(candidates), guess.why))
+                del found.left_targets[key]
+    _repeat(answer, found, want)
+    _fill(answer, found, chosen, want)
+    used = {key for link in answer.links for key in link.source_keys}
+    used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
+    answer.unused = [key for key in have if key not in used]
+    return answer
+
+
+def _doubt_rotary(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
+    """Take back queries and keys whose rows may have to be permuted, unless both sides are known to agree."""
+    if not is_rotary(have, want):
+        return
+    orders = source_order(have), target_order(want)
+    if orders[0] is not None and orders[0] == orders[1]:
+        return
+    turn = TURN.get(orders)
+    why = (
+        f"the rows of rotary heads lie otherwise there: {turn}, with h the number of heads"
+        if turn
+        else "rows of rotary heads come in two orders, and names and shapes do not tell which"
+    )
+    for link in list(answer.links):
+        roles = {find_role(read_name(key)) for key in link.target_keys}
+        if not roles & {"q", "k", "qkv"} or _tail(link.source_keys[0]) == _tail(link.target_keys[0]):
+            continue
+        doubted = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
+        answer.links.remove(link)
+        for key in doubted:
+            answer.ambiguous.append(Ambiguity(key, link.source_keys, why))
+        if len(doubted) < len(link.target_keys):
+            found.guesses.append(Guess(replace(link, why=why), (), why))
+            for key in link.target_keys:
+                if key not in doubted:
+                    answer.ambiguous.append(Ambiguity(key, link.source_keys, "fused with a key that is ambiguous"))
+
+
+def _tail(key: str) -> str:
+    """Give the last three segments of a key: the same on both sides, they are of one library's."""
+    return ".".join(key.split(".")[-3:])
+
+
+def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
+    """Copy what is tied: by the target's own word, or an output layer like the tokens' table that has no source."""
+    made = {key for link in answer.links for key in link.target_keys}
+    for group in want.tied:
+        first = next((key for key in group if key in made), None)
+        for key in group:
+            if first is not None and key in found.left_targets:
+                answer.copied[key] = first
+                del found.left_targets[key]
+    rows = {spec.shape[0] for key, spec in want.items() if is_token_table(key, spec)}
+    for key, spec in list(found.left_targets.items()):
+        if not spec.shape or spec.shape[0] not in rows or not _is_output(key):
+            continue
+        like = [other for other in made if want[other].shape == spec.shape]
+        if len(like) == 1:
+            answer.copied[key] = like[0]
+            answer.notes.append(f"'{key}' has no source of its own; it is taken to be tied to '{like[0]}'")
+            del found.left_targets[key]
+
+
+def _is_output(key: str) -> bool:
+    return bool({"classifier", "decoder", "out"} & {concept(word) for word in read_name(key).words})
+
+
+def _fill(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
+    """Keep the initial value of what has no counterpart; what a tensor that is left might make stays open."""
+    by_shape = {tuple(sorted(spec.shape)): key for key, spec in found.left_sources.items() if spec.shape}
+    by_name = {_tail(key): key for key in found.left_sources}
+    outputs = _last_layers(want)
+    for key, spec in found.left_targets.items():
+        other = by_shape.get(tuple(sorted(spec.shape)))
+        namesake = by_name.get(_tail(key))
+        if want.kinds.get(key) == "buffer" or not spec.shape:
+            answer.filled.append(key)
+        elif other is not None:
+            answer.unresolved[key] = f"'{other}' has its shape, and nothing else in common"
+        elif namesake is not None and key not in outputs and not _is_output(key):
+            shape = list(found.left_sources[namesake].shape)
+            answer.unresolved[key] = f"'{namesake}' has its name and the shape {shape}, which no resize is known for"
+        else:
+            answer.filled.append(key)
+
+
+def _last_layers(want: Manifest) -> set[str]:
+    """List the parameters of the last layers, which tell the classes apart: they are new where the classes are."""
+    parameters = [key for key in want if want.kinds.get(key) != "buffer"]
+    return set(parameters[-4:])

@@ -1,0 +1,224 @@
+"""The places of a block: what is at `attn.qkv.weight` in every block of a kind, and the part that it plays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ckptfix.inference.lexicon import GENERIC, concept
+from ckptfix.inference.link import Term
+from ckptfix.inference.names import Name, read_name
+from ckptfix.tensors import Shape
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place, in each of the blocks that are looked at together.
+
+    `terms` and `shapes` are those of each block in turn; a term of several keys is stacked along its axis, which is the
+    first of its shape. `label` is how the place is read, where that is not as it is written. `position` is the place
+    among all slots, `owner` the class of the module, where known.
+    """
+
+    place: str
+    terms: tuple[Term, ...]
+    shapes: tuple[Shape, ...]
+    position: int
+    owner: str = ""
+    label: str = ""
+
+    @cached_property
+    def name(self) -> Name:
+        """The place, taken apart, as the label says it where there is one."""
+        return read_name(self.label or self.place)
+
+    @cached_property
+    def role(self) -> str:
+        """The part that it plays in attention, in a gated network or among norms; empty where no word tells."""
+        return find_role(self.name)
+
+    @property
+    def stem(self) -> tuple[str, ...]:
+        """The name without the word of its role: what slots that play together share."""
+        return (*(word for word in self.name.words if concept(word) not in _ROLES | _GATED), self.name.kind)
+
+
+_ROLES = {"query": "q", "key": "k", "value": "v", "fused": "qkv", "keyvalue": "kv", "querykeyvalue": "qkv"}
+_GATED = {"gate": "gate", "up": "up", "down": "down"}
+_AFTER = {"after"}
+_BEFORE = {"before"}
+
+
+def find_role(name: Name) -> str:
+    """Tell the role by the words."""
+    concepts = [concept(word) for word in name.words]
+    if "norm" in concepts:
+        return _norm_role(concepts)
+    crossing = "cross " if "cross" in concepts or {"encoder", "attention"} <= set(concepts) else ""
+    for word in reversed(concepts):
+        if word in _ROLES:
+            return crossing + _ROLES[word]
+    if "gate" in concepts and "up" in concepts:
+        return "gate_up"
+    for word in reversed(concepts):
+        if word in _GATED and (
+            "project" in concepts or "mlp" in concepts or "expert" in concepts or "linear" in concepts
+        ):
+            return _GATED[word]
+    if concepts and concepts[-1] in ("out", "project", "linear") and ("attention" in concepts or "cross" in concepts):
+        return f"{crossing}o"
+    return ""
+
+
+def _norm_role(concepts: Sequence[str]) -> str:
+    """Norms stand before or after, at the attention, at the cross attention, or at the network that follows."""
+    inner = [word for word in concepts if word in ("query", "key")]
+    if inner:
+        return f"norm of {inner[0]}"
+    crossing = "cross" in concepts or {"encoder", "attention"} <= set(concepts)
+    if "after" in concepts:
+        place = "cross" if crossing else next((word for word in ("attention", "mlp") if word in concepts), "")
+        return f"norm after {place}".strip()
+    if crossing:
+        return "norm cross"
+    if "attention" in concepts:
+        return "norm first"
+    if "before" in concepts:
+        return "norm before mlp" if "mlp" in concepts else "norm first"
+    if "mlp" in concepts or "final" in concepts or "out" in concepts:
+        return "norm last"
+    return ""
+
+
+def word_weights(slots: Iterable[Slot]) -> dict[str, float]:
+    """Weigh each word by how few places have it; generic ones hardly count."""
+    places = list(slots)
+    found: dict[str, int] = {}
+    for slot in places:
+        for meaning in {concept(word) for word in slot.name.words}:
+            found[meaning] = found.get(meaning, 0) + 1
+    weights: dict[str, float] = {}
+    for slot in places:
+        for word in slot.name.words:
+            rarity = 0.1 + math.log(len(places) / found[concept(word)]) / math.log(len(places) + 1)
+            weights[word] = rarity * (0.15 if word in GENERIC else 1.0)
+    return weights
+
+
+def stack_slots(slots: Sequence[Slot], wanted: Iterable[Slot]) -> list[Slot]:
+    """Put slots that differ by one number, counted from 0, together along an axis where the other side has it so."""
+    counts = {shape[0] for slot in wanted for shape in slot.shapes[:1] if len(shape) > 1}
+    series: dict[str, dict[int, Slot]] = {}
+    for slot in slots:
+        template, number = _last_number(slot.place)
+        if number is not None:
+            series.setdefault(template, {})[number] = slot
+    stacked: list[Slot] = []
+    gone: set[str] = set()
+    for template, members in series.items():
+        count = len(members)
+        same = len({slot.shapes for slot in members.values()}) == 1
+        if count < 2 or count not in counts or set(members) != set(range(count)) or not same:
+            continue
+        inside = [members[number] for number in range(count)]
+        if any(len(term.keys) > 1 for term in inside[0].terms):
+            continue
+        terms = tuple(Term(tuple(slot.terms[n].keys[0] for slot in inside), "e") for n in range(len(inside[0].terms)))
+        shapes = tuple((count, *shape) for shape in inside[0].shapes)
+        place = template.replace("#", "")
+        label = _last_number(inside[0].label)[0].replace("#", "")
+        stacked.append(Slot(place, terms, shapes, inside[0].position, inside[0].owner, label))
+        gone |= {slot.place for slot in inside}
+    return sorted([slot for slot in slots if slot.place not in gone] + stacked, key=lambda slot: slot.position)
+
+
+def _last_number(place: str) -> tuple[str, int | None]:
+    """Replace the last number that is a whole segment with `#`."""
+    segments = place.split(".")
+    for at in range(len(segments) - 1, -1, -1):
+        if segments[at].isdigit():
+            return ".".join([*segments[:at], "#", *segments[at + 1 :]]), int(segments[at])
+    return place, None
+
+
+def tell_roles(slots: Sequence[Slot]) -> dict[str, str]:
+    """Give the role of each place, from its words and from what stands beside it; places without one are left out.
+
+    Of two norms the later is the last, whatever it is said to come after. Numbers tell too: of `norm1` and `norm2` the
+    first and the last, of `w1`, `w2` and `w3` the gate, the way down and the way up.
+    """
+    roles = {slot.place: slot.role for slot in slots if slot.role}
+    batched = any(slot.name.kind == "mean" for slot in slots)
+    if batched:  # among convolutions a norm belongs to the one that it follows
+        roles = {place: role for place, role in roles.items() if not role.startswith("norm")}
+    groups: dict[tuple[object, ...], list[Slot]] = {}
+    for slot in slots:
+        if slot.name.numbers:
+            groups.setdefault((slot.name.words, slot.name.kind), []).append(slot)
+    for members in groups.values():
+        ordered = sorted(members, key=lambda slot: slot.name.numbers)
+        named = _numbered(ordered[0].name.words, [slot.name.numbers[-1] for slot in ordered])
+        if not batched or not named or not named[0].startswith("norm"):
+            roles |= {slot.place: role for slot, role in zip(ordered, named, strict=False)}
+    norms = {
+        slot.name.parent
+        for slot in slots
+        if roles.get(slot.place, "").startswith("norm") and " of " not in roles[slot.place]
+    }
+    if len(norms) == 2:
+        roles = {
+            place: "norm last" if role.startswith(("norm after", "norm before")) else role
+            for place, role in roles.items()
+        }
+    return roles
+
+
+def _numbered(words: tuple[str, ...], numbers: list[int]) -> tuple[str, ...]:
+    last = words[-1] if words else ""
+    if "norm" in map(concept, words) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return {2: ("norm first", "norm last"), 3: ("norm first", "norm cross", "norm last")}.get(len(numbers), ())
+    if last == "w" and numbers == [1, 2, 3]:
+        return ("gate", "down", "up")
+    if last == "w" and numbers == [3, 12]:
+        return ("down", "gate_up")
+    return ()
+
+
+def is_sorted(slots: Sequence[Slot]) -> bool:
+    """Tell whether the places are in the order of their letters, which says nothing of how they were defined."""
+    keys = [slot.terms[0].keys[0] for slot in sorted(slots, key=lambda slot: slot.position)]
+    return keys == sorted(keys)
+
+
+def find_leaders(slots: Sequence[Slot], *, ordered: bool) -> dict[str, str]:
+    """Find the weight that each vector goes with: the one beside it in a module of the two, or that it follows.
+
+    A norm stands beside the convolution that it follows, or comes next where the order is that of definition.
+    """
+    leaders: dict[str, str] = {}
+    beside: dict[str, list[Slot]] = {}
+    numbered: dict[tuple[object, ...], list[Slot]] = {}
+    for slot in slots:
+        if len(slot.shapes[0]) > 1:
+            beside.setdefault(_above(slot.name.parent), []).append(slot)
+            numbered.setdefault((_above(slot.name.parent), slot.name.numbers), []).append(slot)
+    last: Slot | None = None
+    for slot in sorted(slots, key=lambda slot: slot.position):
+        if len(slot.shapes[0]) > 1:
+            last = slot if len(slot.shapes[0]) > 2 else None
+            continue
+        above = _above(slot.name.parent)
+        same = numbered.get((above, slot.name.numbers), []) if slot.name.numbers else []
+        if len(beside.get(above, [])) == 1 and "." in slot.name.parent:
+            leaders[slot.place] = beside[above][0].place
+        elif len(same) == 1:
+            leaders[slot.place] = same[0].place
+        elif ordered and last is not None and last.shapes[0][0] == (slot.shapes[0] or (0,))[0]:
+            leaders[slot.place] = last.place
+    return leaders
+
+
+def _above(module: str) -> str:
+    return module[: max(module.rfind("."), module.rfind("/"), 0)]
