@@ -37,7 +37,7 @@ class Answer:
 
 def run_suggest(source: Path, lockfile: Path, without: Sequence[str]) -> Answer:
     """Infer a recipe, and write what it gives."""
-    suggest: Callable[..., Any] = vars(ckptfix.api)["suggest"]  # the package of this name hides it in ckptfix
+    suggest: Callable[..., Any] = ckptfix.suggest
     started = perf_counter()
     found = suggest(str(source), f"shapes:{lockfile}", **({"without": tuple(without)} if without else {}))
     seconds = perf_counter() - started

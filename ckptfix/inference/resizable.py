@@ -49,7 +49,7 @@ def _relative_table(have: int, want: int) -> Fields | None:
 
 
 def _positions(have: Shape, want: Shape, axis: int) -> Fields:
-    """Resample a grid, behind the rows of its tokens; what is no grid is cut, or grows by the target's own rows."""
+    """Resample a grid, behind the rows of its tokens; what is no grid is cut, or grows by the mean row."""
     lead = "1 " if len(have) == 3 else ""
     old, new = have[axis], want[axis]
     for tokens in (1, 0, 2):
@@ -60,12 +60,12 @@ def _positions(have: Shape, want: Shape, axis: int) -> Fields:
             return fields | ({"sizes": {"p": tokens}} if tokens else {})
     names = ["n", "c"] if not lead else ["1", "n", "c"]
     fields = {"layout": " ".join(names), "axes": [names[axis]], "mode": "crop" if new < old else "pad"}
-    return fields if new < old else fields | {"fill": "target"}
+    return fields if new < old else fields | {"fill": "mean"}
 
 
 def _rows(have: Shape, want: Shape) -> Fields:
     fields: Fields = {"layout": "v c" if len(have) == 2 else "v", "axes": ["v"]}
-    return fields | ({"mode": "crop"} if want[0] < have[0] else {"mode": "pad", "fill": "target"})
+    return fields | ({"mode": "crop"} if want[0] < have[0] else {"mode": "pad", "fill": "mean"})
 
 
 def _channels(have: Shape, want: Shape) -> Fields:
