@@ -220,7 +220,7 @@ def _link(match: Match, n: int) -> Link:
         tuple(slot.terms[n] for slot in match.targets),
         match.layout,
         confidence=round(min(0.99, 0.6 + 0.1 * min(match.margin, 2) + 0.1 * min(match.support, 2)), 2),
-        why=match.why or " and ".join(sorted(match.evidence)),
+        why=match.why or f"by {', '.join(sorted(match.evidence))}",
         evidence=frozenset(match.evidence),
     )
 

@@ -389,9 +389,8 @@ def _stacked(have: Shape, want: Shape) -> list[str | None]:
     """Relate shapes where one side is stacked along the first axis."""
     if have[:1] != want[:1]:
         return []
-    names = " ".join("abcdefgh"[: len(have) - 1])
     inner = relate(have[1:], want[1:])
-    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else f"e {names} -> e {names}" for layout in inner]
+    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else "e ... -> e ..." for layout in inner]
 
 
 def _fusion(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool) -> str | None:
@@ -428,6 +427,8 @@ def _join_axis(parts: Sequence[Shape], whole: Shape, names: Sequence[str]) -> tu
             if not fits:
                 continue
             axes = [*lead, *letters[: rank - offset]]
+            if axis == 0 and not turned:  # all other axes are as they are, however many
+                axes = ["", "..."]
             fused = list(axes)
             fused[axis] = f"({'+'.join(names)})"
             separate = []

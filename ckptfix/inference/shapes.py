@@ -6,6 +6,9 @@ from math import prod
 
 from ckptfix.tensors import Shape
 
+TURNED = "o i -> i o"
+"""A matrix transposed."""
+
 _LETTERS = "abcdefgh"
 
 
@@ -15,12 +18,12 @@ def relate(have: Shape, want: Shape) -> list[str | None]:
     A square matrix may be transposed as well; its shape does not tell.
     """
     if have == want:
-        return [None, "a b -> b a"] if len(have) == 2 and have[0] == have[1] > 1 else [None]
+        return [None, TURNED] if len(have) == 2 and have[0] == have[1] > 1 else [None]
     if prod(have) != prod(want) or not have or not want:
         return []
     found = [layout for layout in (_units(have, want), _folds(have, want)) if layout]
     if len(have) == 2 and have[::-1] == want:
-        found.append("a b -> b a")
+        found.append(TURNED)
     if len(have) == len(want) == 3 and have[0] == want[0] and have[:0:-1] == want[1:]:
         found.append("a b c -> a c b")
     if len(have) == len(want) == 4:

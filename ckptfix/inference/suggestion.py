@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict, cast
 
@@ -14,6 +14,9 @@ from ckptfix.inference.link import Evidence, Link
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
 from ckptfix.tensors import Manifest
+
+_MOST_OPEN = 6
+"""Keys of one reason that the comments below a recipe name."""
 
 
 class AmbiguousDocument(TypedDict):
@@ -162,7 +165,17 @@ def write_suggestion(
     )
 
 
-def _doubts(answer: Answer) -> Sequence[str]:
-    """Say in lines what is open."""
-    lines = [f"ambiguous: {doubt.target}: {', '.join(doubt.candidates[:4])}: {doubt.why}" for doubt in answer.ambiguous]
-    return [*lines, *(f"unresolved: {key}: {why}" for key, why in answer.unresolved.items())]
+def _doubts(answer: Answer) -> Iterator[str]:
+    """Say in lines what is open, the keys of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for doubt in answer.ambiguous:
+        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(
+            f"{doubt.target} from {' or '.join(doubt.candidates[:3])}"
+        )
+    for key, why in answer.unresolved.items():
+        reasons.setdefault(f"unresolved, {why}", []).append(key)
+    for reason, keys in reasons.items():
+        yield f"{reason} ({len(keys)} keys):"
+        yield from (f"  {key}" for key in keys[:_MOST_OPEN])
+        if len(keys) > _MOST_OPEN:
+            yield "  ..."
