@@ -49,7 +49,7 @@ def test_every_command_and_file_of_the_readme_does_what_it_says(
             commands += block.count("$ ")
             told = "\n".join(line.rstrip() for line in block.strip().splitlines())
             assert run_console(block, capsys) == told
-    assert commands == 9
+    assert commands == 12
     assert Path("prepared/manifest.json").exists()
     assert not Path("half.safetensors").exists()
 
