@@ -96,20 +96,30 @@ def suggest(
     architecture: Architecture,
     *,
     example: Source | None = None,
+    parity: Architecture | None = None,
+    input_shape: Shape | None = None,
     without: Collection[Evidence] = (),
 ) -> Suggestion:
     """Infer the recipe that leads from a checkpoint to an architecture.
 
     From names and shapes alone, or, with an `example` that holds the same weights already converted, from its values.
-    `without` names evidence that is left aside. What is not certain is in `ambiguous` and `unresolved`, never in the
-    recipe. Raises what opening either side raises.
+    With `parity`, the source's own architecture, what they leave ambiguous is decided by running both models on an
+    input of `input_shape`, batch included. `without` names evidence that is left aside. What is not certain is in
+    `ambiguous` and `unresolved`, never in the recipe. Raises InvalidCall, TargetBuildError, and what opening either
+    side raises.
     """
     from ckptfix.inference.suggestion import suggest_by_example, suggest_recipe
 
+    if example is not None and parity is not None:
+        raise InvalidCall("an example and parity at once", hint="give --example or --parity")
     checkpoint, found = open(source), target(architecture)
     description = f"{checkpoint.path.name} to {found.text}"
     if example is not None:
         return suggest_by_example(checkpoint, open(example), found.manifest, description)
+    if parity is not None:
+        from ckptfix.inference.behaviour import suggest_by_behaviour
+
+        return suggest_by_behaviour(checkpoint, target(parity), found, description, input_shape, without)
     return suggest_recipe(checkpoint.manifest, found.manifest, description, without)
 
 

@@ -8,6 +8,7 @@ import click
 
 from ckptfix.cli import options
 from ckptfix.cli.console import echo, echo_lines, print_json, show_note, show_progress
+from ckptfix.tensors import Shape
 
 
 @click.command("suggest", short_help="Infer the recipe.")
@@ -15,8 +16,18 @@ from ckptfix.cli.console import echo, echo_lines, print_json, show_note, show_pr
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(), help="Write the recipe there.")
 @click.option("--example", help="The same weights already converted: learn from their values.")
+@click.option("--parity", metavar="SRC_TARGET", help="SOURCE's architecture: run both, to decide what is ambiguous.")
+@options.input_shape
 @options.as_json
-def command(source: str, target: str, output: str | None, example: str | None, as_json: bool) -> int:
+def command(
+    source: str,
+    target: str,
+    output: str | None,
+    example: str | None,
+    parity: str | None,
+    input_shape: Shape | None,
+    as_json: bool,
+) -> int:
     """Infer a recipe that leads from SOURCE to TARGET, from names and shapes.
 
     Each rule comes with its evidence. What is not certain is listed and left out; exit status 0 only where nothing is.
@@ -25,7 +36,7 @@ def command(source: str, target: str, output: str | None, example: str | None, a
     from ckptfix.execute.atomic import write_whole
     from ckptfix.report import text
 
-    suggestion = api.suggest(source, target, example=example)
+    suggestion = api.suggest(source, target, example=example, parity=parity, input_shape=input_shape)
     if output is not None:
         write_whole(Path(output), suggestion.text.encode(), replace=False)
     for note in suggestion.notes:
