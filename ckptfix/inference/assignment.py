@@ -1,10 +1,13 @@
-"""The best one-to-one assignment."""
+"""The best one-to-one assignment, and how far the next best is from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 _FORBIDDEN = 1e6
+
+LEAST_MARGIN = 0.6
+"""What the next best choice must lose by, for the best to be certain."""
 
 Pair = tuple[int, int]
 
@@ -72,3 +75,38 @@ def _solve(rows: list[int], columns: list[int], scores: Mapping[Pair, float]) ->
             j0 = way[j0]
     pairs = {columns[match[j] - 1]: rows[j - 1] for j in range(1, width + 1) if match[j]}
     return {column: row for column, row in pairs.items() if (row, column) in scores}
+
+
+class Board:
+    """The scores of all pairs, by row and by column, and who is paired with whom."""
+
+    def __init__(self, scores: Mapping[tuple[int, int], float], pairs: Mapping[int, int]) -> None:
+        self.scores = scores
+        self.pairs = pairs
+        self.taken = {row: column for column, row in pairs.items()}
+        self.rows: dict[int, list[int]] = {}
+        self.columns: dict[int, list[int]] = {}
+        for row, column in scores:
+            self.rows.setdefault(column, []).append(row)
+            self.columns.setdefault(row, []).append(column)
+
+    def is_alone(self, i: int, j: int) -> bool:
+        """Whether neither of a pair fits anything else."""
+        return len(self.rows[j]) == len(self.columns[i]) == 1
+
+    def margin(self, i: int, j: int) -> tuple[float, list[int]]:
+        """Give the least that is lost by another choice for a target, and the sources that would lose little."""
+        margin = 3.0
+        rivals: list[int] = []
+        for row in self.rows[j]:
+            if row == i:
+                continue
+            lost = self.scores[i, j] - self.scores[row, j]
+            if row in self.taken:
+                other = self.taken[row]
+                lost += self.scores[row, other] - self.scores.get((i, other), -1.0)
+            if lost < LEAST_MARGIN:
+                rivals.append(row)
+            margin = min(margin, lost)
+        free = [self.scores[i, column] for column in self.columns[i] if column != j and column not in self.pairs]
+        return min([margin, *(self.scores[i, j] - score for score in free)]), rivals

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ckptfix.inference.assignment import assign
-from ckptfix.inference.lexicon import is_purpose, likeness
+from ckptfix.inference.assignment import LEAST_MARGIN, Board, assign
+from ckptfix.inference.fusion import fuse
 from ckptfix.inference.link import Evidence
-from ckptfix.inference.names import Name, similarity
-from ckptfix.inference.shapes import relate
-from ckptfix.inference.slots import Slot, find_leaders, is_sorted, stack_slots, tell_roles, word_weights
-from ckptfix.tensors import Shape
+from ckptfix.inference.names import conflict, kinds_agree, similarity
+from ckptfix.inference.shapes import relate, relate_stacked
+from ckptfix.inference.slots import Slot, find_leaders, find_parents, is_sorted, stack_slots, tell_roles, word_weights
 
 Resize = Callable[[Slot, Slot], "Mapping[str, object] | None"]
 """Gives the fields of the resize that leads from one slot to another, None where there is none."""
 
-_LEAST_MARGIN = 0.6
 _LEAST_SUPPORT = 0.5
 
 
@@ -48,7 +46,7 @@ class Match:
     @property
     def is_certain(self) -> bool:
         """Whether nothing else fits nearly as well, and something speaks for it."""
-        return self.margin >= _LEAST_MARGIN and self.support >= _LEAST_SUPPORT
+        return self.margin >= LEAST_MARGIN and self.support >= _LEAST_SUPPORT
 
 
 class Matching:
@@ -126,7 +124,7 @@ class Matching:
             if set(members) != set(parts):
                 continue
             ordered = tuple(members[part] for part in parts)
-            fits = [(slot, layout) for slot in few if (layout := _fusion(ordered, slot, parts, split=split))]
+            fits = [(slot, layout) for slot in few if (layout := fuse(ordered, slot, parts, split=split))]
             named = [
                 (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
             ]
@@ -190,7 +188,8 @@ class Matching:
             vouched = anchors + [(sources[i], targets[j]) for i, j in certain]
             scores = self._with_company(sources, targets, base, vouched)
             pairs = assign({pair: score for pair, score in scores.items() if score > -2})
-            found = [self._judge(i, j, sources, targets, pairs, scores, layouts) for j, i in pairs.items()]
+            board = Board(scores, pairs)
+            found = [self._judge(i, j, sources, targets, board, layouts) for j, i in pairs.items()]
             now = {(i, j) for (j, i), match in zip(pairs.items(), found, strict=True) if match.is_certain}
             if now == certain:
                 break
@@ -203,21 +202,20 @@ class Matching:
         j: int,
         sources: Sequence[Slot],
         targets: Sequence[Slot],
-        pairs: Mapping[int, int],
-        scores: Mapping[tuple[int, int], float],
+        board: Board,
         layouts: Mapping[tuple[int, int], list[str | None]],
     ) -> Match:
-        margin, rivals = _margin(i, j, pairs, scores)
+        margin, rivals = board.margin(i, j)
+        score = board.scores[i, j]
         undecided = len(layouts[i, j]) > 1 and self.settled
-        alone = not any((row == i) != (column == j) for row, column in scores)
-        shape = self._shape_support(sources[i], targets[j], alone=alone)
+        shape = self._shape_support(sources[i], targets[j], alone=board.is_alone(i, j))
         return Match(
             (sources[i],),
             (targets[j],),
             layouts[i, j][0],
-            scores[i, j] + shape,
+            score + shape,
             0.0 if undecided else margin,
-            self._evidence(sources[i], targets[j], layouts[i, j][0], scores[i, j]),
+            self._evidence(sources[i], targets[j], layouts[i, j][0], score),
             tuple(sources[rival] for rival in rivals),
             "may be transposed, as others of this file are" if undecided else "",
             tuple(layouts[i, j]),
@@ -236,14 +234,14 @@ class Matching:
 
     def _layouts(self, source: Slot, target: Slot) -> list[str | None]:
         """List the layouts that serve in every block, the plainest first; those that the convention allows."""
-        if not _kinds_agree(source.name, target.name) or len(source.shapes) != len(target.shapes):
+        if not kinds_agree(source.name, target.name) or len(source.shapes) != len(target.shapes):
             return []
         if self.resize is not None:
             return [None] if self.resize(source, target) is not None else []
         if (source.terms[0].axis is None) == (target.terms[0].axis is None):
             possible = [relate(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
         else:
-            possible = [_stacked(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
+            possible = [relate_stacked(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
         shared = [layout for layout in possible[0] if all(layout in others for others in possible)]
         kind = (self.inside, *convention(source, target))
         if kind in self.conventions:
@@ -271,7 +269,7 @@ class Matching:
             score += 0.2
         if source.place in self.repeated and target.place not in self.repeated:
             score -= 1.5  # what repeats does not become what stands alone
-        return score + self._scope(source, target) - _conflict(source.name, target.name)
+        return score + self._scope(source, target) - conflict(source.name, target.name)
 
     def _scope(self, source: Slot, target: Slot) -> float:
         """Let places count that lie where blocks are that correspond."""
@@ -318,13 +316,13 @@ class Matching:
         leaders: dict[str, set[str]] = {}
         for source, target in vouched:
             leaders.setdefault(source.place, set()).add(target.place)
-            for one, other in zip(_parents(source), _parents(target), strict=False):
+            for one, other in zip(find_parents(source), find_parents(target), strict=False):
                 company.setdefault((one, other), set()).add((source.place, target.place))
         joined: dict[tuple[int, int], float] = {}
         for (i, j), score in scores.items():
             own = {(sources[i].place, targets[j].place)}
             bonus = 0.0
-            for depth, pair in enumerate(zip(_parents(sources[i]), _parents(targets[j]), strict=False)):
+            for depth, pair in enumerate(zip(find_parents(sources[i]), find_parents(targets[j]), strict=False)):
                 votes = len(company.get(pair, own) - own)
                 bonus += min(votes, 2) * (0.8 if depth == 0 else 0.15)
             led = self.source_leaders.get(sources[i].place), self.target_leaders.get(targets[j].place)
@@ -339,8 +337,8 @@ class Matching:
             return 0.0
         if source.place in self.unique and target.place in self.unique:
             many = len(target.shapes[0]) > 2
-            return 1.5 if many else 0.0 if _conflict(source.name, target.name) else 1.0
-        if not alone or _conflict(source.name, target.name):
+            return 1.5 if many else 0.0 if conflict(source.name, target.name) else 1.0
+        if not alone or conflict(source.name, target.name):
             return 0.0
         return 1.0 if self.inside else 0.2
 
@@ -357,108 +355,3 @@ def _series(slots: Sequence[Slot]) -> list[list[int]]:
         if slot.name.numbers:
             groups.setdefault((slot.name.words, slot.name.kind, len(slot.shapes[0])), []).append(i)
     return [sorted(group, key=lambda i: slots[i].name.numbers) for group in groups.values() if len(group) > 1]
-
-
-def _kinds_agree(one: Name, other: Name) -> bool:
-    return (
-        one.kind == other.kind
-        or (not one.kind and other.kind in ("weight", "bias"))
-        or (not other.kind and one.kind in ("weight", "bias"))
-    )
-
-
-def _conflict(one: Name, other: Name) -> float:
-    """Tell names apart that both say something, and nothing alike: 1 where they disagree wholly."""
-    first = [word for word in one.words if is_purpose(word)]
-    second = [word for word in other.words if is_purpose(word)]
-    if not first or not second:
-        return 0.0
-    return 0.0 if any(likeness(a, b) > 0 for a in first for b in second) else 1.0
-
-
-def _parents(slot: Slot) -> tuple[str, ...]:
-    """Give the modules above a place, innermost first."""
-    parents = [slot.name.parent]
-    while parents[-1]:
-        cut = max(parents[-1].rfind("."), parents[-1].rfind("/"))
-        parents.append(parents[-1][:cut] if cut > 0 else "")
-    return tuple(parents)
-
-
-def _stacked(have: Shape, want: Shape) -> list[str | None]:
-    """Relate shapes where one side is stacked along the first axis."""
-    if have[:1] != want[:1]:
-        return []
-    inner = relate(have[1:], want[1:])
-    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else "e ... -> e ..." for layout in inner]
-
-
-def _fusion(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool) -> str | None:
-    """Give the layout that joins the parts along one axis, where their extents add up in every block."""
-    if any(len(part.shapes) != len(whole.shapes) or not _kinds_agree(part.name, whole.name) for part in parts):
-        return None
-    layouts = {_join_axis([part.shapes[n] for part in parts], whole.shapes[n], names) for n in range(len(whole.shapes))}
-    layout = layouts.pop() if len(layouts) == 1 else None
-    if layout is None:
-        return None
-    stacked = any(part.terms[0].axis for part in parts)
-    separate, fused = layout
-    if stacked and whole.terms[0].axis is None and not separate.startswith("e "):
-        return None
-    return f"{fused} -> {separate}" if split else f"{separate} -> {fused}"
-
-
-def _join_axis(parts: Sequence[Shape], whole: Shape, names: Sequence[str]) -> tuple[str, str] | None:
-    ranks = {len(part) for part in parts} | {len(whole)}
-    if len(ranks) != 1 or whole == ():
-        return None
-    (rank,) = ranks
-    letters = "xyz"
-    lead = ["e"] if rank == 3 else []
-    offset = len(lead)
-    for axis in range(offset, rank):
-        for turned in (False, True):
-            if turned and rank - offset != 2:
-                continue
-            there = [tuple(part[:offset]) + tuple(reversed(part[offset:])) if turned else tuple(part) for part in parts]
-            fits = sum(part[axis] for part in there) == whole[axis] and all(
-                part[:axis] + part[axis + 1 :] == whole[:axis] + whole[axis + 1 :] for part in there
-            )
-            if not fits:
-                continue
-            axes = [*lead, *letters[: rank - offset]]
-            if axis == 0 and not turned:  # all other axes are as they are, however many
-                axes = ["", "..."]
-            fused = list(axes)
-            fused[axis] = f"({'+'.join(names)})"
-            separate = []
-            for name in names:
-                own = list(axes)
-                own[axis] = name
-                separate.append(" ".join([*own[:offset], *reversed(own[offset:])] if turned else own))
-            return ", ".join(separate), " ".join(fused)
-    return None
-
-
-def _margin(
-    i: int, j: int, pairs: Mapping[int, int], scores: Mapping[tuple[int, int], float]
-) -> tuple[float, list[int]]:
-    """Give the least that is lost by another choice for a target, and the sources that would lose little."""
-    taken = {row: column for column, row in pairs.items()}
-    margin = 3.0
-    rivals: list[int] = []
-    for (row, column), score in scores.items():
-        if column != j or row == i:
-            continue
-        if row in taken:
-            other = taken[row]
-            lost = scores[i, j] + scores[row, other] - score - scores.get((i, other), -1.0)
-        else:
-            lost = scores[i, j] - score
-        if lost < _LEAST_MARGIN:
-            rivals.append(row)
-        margin = min(margin, lost)
-    for (row, column), score in scores.items():
-        if row == i and column != j and column not in pairs:
-            margin = min(margin, scores[i, j] - score)
-    return margin, rivals

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from ckptfix.inference.lexicon import GENERIC, concept, likeness
+from ckptfix.inference.lexicon import GENERIC, concept, is_purpose, likeness
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PARTS = re.compile(r"[./:]+")
@@ -105,3 +105,21 @@ def similarity(one: tuple[str, ...], other: tuple[str, ...], weights: dict[str, 
             free.remove(best)
     total = sum(weights.get(word, 1.0) for word in one) * sum(weights.get(word, 1.0) for word in other)
     return min(1.0, gained / total**0.5) if total else 0.0
+
+
+def kinds_agree(one: Name, other: Name) -> bool:
+    """Tell whether two tensors may be the same parameter of a module; one that is not named may be any."""
+    return (
+        one.kind == other.kind
+        or (not one.kind and other.kind in ("weight", "bias"))
+        or (not other.kind and one.kind in ("weight", "bias"))
+    )
+
+
+def conflict(one: Name, other: Name) -> float:
+    """Tell names apart that both say something, and nothing alike: 1 where they disagree wholly."""
+    first = [word for word in one.words if is_purpose(word)]
+    second = [word for word in other.words if is_purpose(word)]
+    if not first or not second:
+        return 0.0
+    return 0.0 if any(likeness(a, b) > 0 for a in first for b in second) else 1.0

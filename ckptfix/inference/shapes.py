@@ -69,3 +69,11 @@ def _folds(have: Shape, want: Shape) -> str | None:
     folded = " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in groups)
     unfolded = " ".join(name for group in groups for name in group)
     return f"{folded} -> {unfolded}" if short is have else f"{unfolded} -> {folded}"
+
+
+def relate_stacked(have: Shape, want: Shape) -> list[str | None]:
+    """Relate shapes where one side is stacked along the first axis."""
+    if have[:1] != want[:1]:
+        return []
+    inner = relate(have[1:], want[1:])
+    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else "e ... -> e ..." for layout in inner]

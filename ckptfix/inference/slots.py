@@ -222,3 +222,12 @@ def find_leaders(slots: Sequence[Slot], *, ordered: bool) -> dict[str, str]:
 
 def _above(module: str) -> str:
     return module[: max(module.rfind("."), module.rfind("/"), 0)]
+
+
+def find_parents(slot: Slot) -> tuple[str, ...]:
+    """Give the modules above a place, innermost first."""
+    parents = [slot.name.parent]
+    while parents[-1]:
+        cut = max(parents[-1].rfind("."), parents[-1].rfind("/"))
+        parents.append(parents[-1][:cut] if cut > 0 else "")
+    return tuple(parents)
