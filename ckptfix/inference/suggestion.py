@@ -132,8 +132,12 @@ def write_suggestion(
     `made` are target keys that the last rules make.
     """
     prefixes = wrapper_prefixes(have)
-    wanted = {key for doubt in answer.ambiguous for key in doubt.candidates}
-    dropped = [key for key in answer.unused if key not in wanted]
+    used = {key for link in answer.links for key in link.source_keys}
+    taken = {key for link in answer.links for key in link.target_keys}
+    open_sources = {key for doubt in answer.ambiguous for key in doubt.candidates} - used
+    # A candidate stays, for the user to decide, unless its name is what another tensor is given.
+    in_the_way = {key for key in open_sources if key.removeprefix("".join(prefixes)) in taken}
+    dropped = [key for key in have if key not in used and (key not in open_sources or key in in_the_way)]
     written = generalise(
         answer.links,
         have,
