@@ -1,0 +1,214 @@
+"""`suggest`, and what takes its recipe at once: `adapt --suggest` and `load_into(..., recipe="auto")`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import ckptfix
+from ckptfix.errors import Unresolved
+
+from ..inference.sides import fused, llama, lock, meta_llama, save, split
+from .running import call, listing
+from .test_imports import imported
+
+RECIPE = """\
+ckptfix: 1
+description: "fused.pth to shapes:split.json"
+rules:
+  # by names, shapes; confidence 0.99
+  - op: rearrange
+    from: "h.{i}.attn.qkv.{p}"
+    to: ["layers.{i}.attention.q_proj.{p}", "layers.{i}.attention.k_proj.{p}", "layers.{i}.attention.v_proj.{p}"]
+    layout: "(q+k+v) ... -> q ..., k ..., v ..."
+  # by names, order, shapes; by names, shapes; confidence 0.99
+  - op: rename
+    map:
+      "wte.weight": "embeddings.tokens.weight"
+      "h.{i}.ln_{j}.{p}": "layers.{i}.norm{j}.{p}"
+      "h.{i}.attn.proj.{p}": "layers.{i}.attention.out_proj.{p}"
+      "h.{i}.mlp.fc{j}.{p}": "layers.{i}.mlp.fc{j}.{p}"
+      "ln_f.{p}": "norm.{p}"
+"""
+ROTARY = "rows of rotary heads come in two orders, and names and shapes do not tell which"
+QUERIES = [f"layers.{i}.attention.w{part}.weight" for part in "qk" for i in range(2)]
+QUERY_SOURCES = [f"model.layers.{i}.self_attn.{part}_proj.weight" for part in "qk" for i in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: both models as checkpoints, and the lockfiles of their other names."""
+    monkeypatch.chdir(tmp_path)
+    save(fused(), Path("fused.pth"))
+    lock(split(), Path("split.json"))
+    save(llama(), Path("llama.pth"))
+    lock(meta_llama(), Path("meta.json"))
+    return tmp_path
+
+
+def test_a_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "fused.pth", "split.json") == 0
+    shown = capsys.readouterr()
+    assert shown.out == RECIPE
+    assert shown.err == "2 rules; 51 resolved\n"
+
+
+def test_what_is_ambiguous_is_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "llama.pth", "meta.json") == 1
+    shown = capsys.readouterr()
+    recipe, _, doubts = shown.out.partition("# ambiguous")
+    assert doubts.splitlines() == [
+        f", {ROTARY} (4 keys):",
+        *(f"#   {query} from {source}" for query, source in zip(QUERIES, QUERY_SOURCES, strict=True)),
+    ]
+    assert not any(word in recipe for word in ("wq", "wk", "q_proj", "k_proj"))
+    assert shown.err == f"ambiguous, {ROTARY}: {', '.join(QUERIES[:3])}, ... (4)\n1 rule; 17 resolved, 4 ambiguous\n"
+
+
+def test_what_is_unresolved_is_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    save({"merge.deep.weight": (6, 7)} | fused(), Path("odd.pth"))
+    lock({"merge.deep.weight": (9, 11)} | split(), Path("want.json"))
+    assert call("suggest", "odd.pth", "want.json") == 1
+    shown = capsys.readouterr()
+    reason = "'merge.deep.weight' has its name and the shape [6, 7], which no resize is known for"
+    assert shown.err == f"unresolved, {reason}: merge.deep.weight (1)\n3 rules; 51 resolved, 1 unresolved\n"
+    assert f"# unresolved, {reason}" in shown.out
+    assert shown.out.endswith(":\n#   merge.deep.weight\n")
+
+
+def test_output_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "fused.pth", "split.json", "-o", "recipe.yaml") == 0
+    assert capsys.readouterr().out == "2 rules; 51 resolved\nwrote recipe.yaml\n"
+    assert Path("recipe.yaml").read_text() == RECIPE
+    before = listing(Path())
+    assert call("suggest", "llama.pth", "meta.json", "-o", "recipe.yaml") == 2
+    assert capsys.readouterr().err.startswith("error: recipe.yaml: exists")
+    assert listing(Path()) == before
+    assert call("adapt", "fused.pth", "split.json", "-r", "recipe.yaml", "-o", "out.safetensors") == 0
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "llama.pth", "meta.json", "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    kinds = {"schema_version": int, "recipe": dict} | dict.fromkeys(
+        ("resolved", "filled", "ambiguous", "unresolved", "unused", "notes"), list
+    )
+    assert {key: type(value) for key, value in document.items()} == kinds
+    assert document["schema_version"] == 1
+    assert [doubt["target"] for doubt in document["ambiguous"]] and set(document["resolved"]).isdisjoint(QUERIES)
+    assert sorted([*document["resolved"], *(doubt["target"] for doubt in document["ambiguous"])]) == sorted(
+        meta_llama()
+    )
+    for doubt in document["ambiguous"]:
+        assert set(doubt) == {"target", "candidates", "why"} and doubt["why"] == ROTARY
+        assert all(candidate in llama() for candidate in doubt["candidates"])
+    assert call("suggest", "fused.pth", "split.json", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["resolved"] == list(split())
+    assert ckptfix.check("fused.pth", "split.json", whole["recipe"]).compatible
+
+
+def test_a_recipe_by_example_repeats_every_byte(capsys: pytest.CaptureFixture[str]) -> None:
+    turned = dict(zip(meta_llama(), torch.load("llama.pth").values(), strict=True))
+    for key in QUERIES:
+        turned[key] = turned[key].view(-1, 2, 2, 8).transpose(1, 2).reshape(-1, 8)
+    save_file({name: tensor.contiguous() for name, tensor in turned.items()}, "example.safetensors")
+    arguments = ["suggest", "llama.pth", "meta.json", "--example", "example.safetensors", "-o", "learned.yaml"]
+    assert call(*arguments) == 0, capsys.readouterr()
+    assert call("adapt", "llama.pth", "meta.json", "-r", "learned.yaml", "-o", "out.safetensors") == 0
+    made, want = load_file("out.safetensors"), load_file("example.safetensors")
+    assert {key: tensor.numpy().tobytes() for key, tensor in made.items()} == {
+        key: tensor.numpy().tobytes() for key, tensor in want.items()
+    }
+
+
+def test_adapt_infers_and_keeps_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "out.safetensors") == 0
+    assert capsys.readouterr().out.endswith("wrote out.safetensors.recipe.yaml (2 rules)\n")
+    assert Path("out.safetensors.recipe.yaml").read_text() == RECIPE
+    made, state = load_file("out.safetensors"), torch.load("fused.pth")
+    parts = [made[f"layers.2.attention.{part}_proj.weight"] for part in "qkv"]
+    assert torch.equal(torch.cat(parts), state["h.2.attn.qkv.weight"])
+    assert torch.equal(made["norm.bias"], state["ln_f.bias"])
+
+
+def test_adapt_writes_nothing_where_something_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    before = listing(Path())
+    assert call("adapt", "llama.pth", "meta.json", "--suggest", "-o", "out.safetensors") == 1
+    message = f"error: no certain recipe: 4 ambiguous and 0 unresolved keys, first '{QUERIES[0]}': {ROTARY} ("
+    assert capsys.readouterr().err.startswith(message)
+    assert listing(Path()) == before
+
+
+def test_adapt_takes_one_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text(RECIPE)
+    before = listing(Path())
+    assert call("adapt", "fused.pth", "split.json", "--suggest", "-r", "r.yaml", "-o", "out.safetensors") == 2
+    assert capsys.readouterr().err == "error: --suggest infers the recipe that -r gives (leave one of them out)\n"
+    assert listing(Path()) == before
+
+
+@pytest.mark.parametrize("name", ["out.safetensors", "out.safetensors.recipe.yaml"])
+def test_adapt_replaces_neither_file_unasked(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(name).write_text("mine")
+    before = listing(Path())
+    arguments = ["adapt", "fused.pth", "split.json", "--suggest", "-o", "out.safetensors"]
+    assert call(*arguments) == 2
+    assert capsys.readouterr().err == f"error: {name}: exists (--force replaces it)\n"
+    assert listing(Path()) == before
+    assert call(*arguments, "--force") == 0
+    assert Path("out.safetensors.recipe.yaml").read_text() == RECIPE
+
+
+def block(**parts: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict(parts)
+
+
+def make_split() -> nn.Module:
+    """Build the transformer with a tensor each, as `split` lists it."""
+    layers = [
+        block(
+            norm1=nn.LayerNorm(8),
+            attention=block(**{f"{part}_proj": nn.Linear(8, 8) for part in ("q", "k", "v", "out")}),
+            norm2=nn.LayerNorm(8),
+            mlp=block(fc1=nn.Linear(8, 32), fc2=nn.Linear(32, 8)),
+        )
+        for _ in range(3)
+    ]
+    return block(embeddings=block(tokens=nn.Embedding(50, 8)), layers=nn.ModuleList(layers), norm=nn.LayerNorm(8))
+
+
+def test_load_into_a_live_module() -> None:
+    module = make_split()
+    report = ckptfix.load_into(module, "fused.pth", recipe="auto", recipe_out="used.yaml")
+    assert report.compatible
+    state, loaded = torch.load("fused.pth"), module.state_dict()
+    assert torch.equal(loaded["embeddings.tokens.weight"], state["wte.weight"])
+    assert torch.equal(loaded["layers.1.attention.k_proj.bias"], state["h.1.attn.qkv.bias"][8:16])
+    assert Path("used.yaml").read_text() == RECIPE.replace(
+        '"fused.pth to shapes:split.json"', "fused.pth to ModuleDict"
+    )
+    assert ckptfix.check("fused.pth", "split.json", "used.yaml").compatible
+
+
+def test_load_into_refuses_what_is_not_certain() -> None:
+    module = make_split()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    torch.save({f"x.{i}": torch.ones(8, 8) for i in range(40)}, "unknown.pth")
+    with pytest.raises(Unresolved, match="no certain recipe"):
+        ckptfix.load_into(module, "unknown.pth", recipe="auto", recipe_out="used.yaml")
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+    assert not Path("used.yaml").exists()
+
+
+def test_what_it_imports(folder: Path) -> None:
+    heavy = {"torch", "safetensors", "huggingface_hub"}
+    assert imported("suggest", "fused.pth", "split.json", cwd=folder) & (heavy | {"numpy"}) == set()
+    call("adapt", "fused.pth", "split.json", "--suggest", "-o", "out.safetensors")
+    arguments = ["suggest", "fused.pth", "split.json", "--example", "out.safetensors"]
+    assert imported(*arguments, cwd=folder) & heavy == set()
