@@ -1,0 +1,168 @@
+"""Repeated blocks: what repeats, which block is which, and models that a file holds more than once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptfix.inference.copies import choose_copy, find_copies
+from ckptfix.inference.infer import infer
+from ckptfix.inference.lockstep import match_numbered
+from ckptfix.inference.match import Allowed
+from ckptfix.inference.settle import settle
+from ckptfix.inference.units import Level, Unit, align, find_levels, read_keys
+from tests.inference.sides import fused, split
+from tests.language.making import manifest
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def levels(shapes: Shapes) -> dict[str, Level]:
+    tensors = manifest(shapes)
+    return {level.template: level for level in find_levels(tensors.tensors, read_keys(tensors))}
+
+
+def renamed(shapes: Shapes, **words: str) -> Shapes:
+    return {".".join(words.get(word, word) for word in key.split(".")): shape for key, shape in shapes.items()}
+
+
+def links(have: Shapes, want: Shapes) -> dict[str, str]:
+    """Give the source of each target key that one tensor makes."""
+    found = infer(manifest(have), manifest(want))
+    return {link.target_keys[0]: link.source_keys[0] for link in found.links if len(link.source_keys) == 1}
+
+
+def test_levels() -> None:
+    found = levels(fused(4))
+    assert list(found) == ["h.#"]
+    units = found["h.#"].units
+    assert [unit.index for unit in units] == [(0,), (1,), (2,), (3,)]
+    assert units[2].keys["attn.qkv.weight"] == "h.2.attn.qkv.weight"
+    assert found["h.#"].keys == {key for key in fused(4) if key.startswith("h.")}
+    assert units[0].numel * 4 == found["h.#"].numel
+
+
+def test_levels_nest_and_number_inside_a_word() -> None:
+    block: Shapes = {"conv.weight": (4, 4, 3, 3), "bn.weight": (4,)}
+    found = levels({f"layer{i}.{j}.{k}": shape for i in (1, 2) for j in (0, 1, 10) for k, shape in block.items()})
+    assert found["layer#.#"].depth == 2
+    assert [unit.index for unit in found["layer#.#"].units] == [(i, j) for i in (1, 2) for j in (0, 1, 10)]
+
+
+def test_numbered_modules_are_no_blocks() -> None:
+    assert levels({f"features.{i}.weight": (4, 4) for i in range(6)}) == {}
+
+
+def test_blocks_counted_with_letters() -> None:
+    block: Shapes = {"conv/kernel:0": (3, 3, 4, 4), "bn/gamma:0": (4,)}
+    found = levels({f"group_{letter}/{key}": shape for letter in "abc" for key, shape in block.items()})
+    assert [unit.index for unit in found["group_#"].units] == [(0,), (1,), (2,)]
+
+
+def units(sizes: list[int]) -> list[Unit]:
+    return [Unit((index,), {"w": f"{index}.w"}, numel=size) for index, size in enumerate(sizes)]
+
+
+SIZES = st.lists(st.sampled_from([100, 200, 400]), max_size=7)
+
+
+@given(SIZES, SIZES)
+def test_align_keeps_the_order_and_takes_the_most(left: list[int], right: list[int]) -> None:
+    pairs = align(units(left), units(right))
+    indices = [(one.index[0], other.index[0]) for one, other in pairs]
+    assert all(left[i] == right[j] for i, j in indices)
+    assert indices == sorted(indices)
+    assert len({i for i, _ in indices}) == len({j for _, j in indices}) == len(indices)
+    best = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left)):
+        for j in range(len(right)):
+            same = best[i][j] + left[i] if left[i] == right[j] else 0
+            best[i + 1][j + 1] = max(same, best[i][j + 1], best[i + 1][j])
+    assert sum(one.numel for one, _ in pairs) == best[-1][-1]
+
+
+@pytest.mark.parametrize(("have", "want"), [(6, 4), (4, 6)])
+def test_depth_is_cut_or_grown_from_the_end(have: int, want: int) -> None:
+    made = links(fused(have), split(want))
+    for i in range(min(have, want)):
+        assert made[f"layers.{i}.mlp.fc1.weight"] == f"h.{i}.mlp.fc1.weight"
+        assert made[f"layers.{i}.norm2.bias"] == f"h.{i}.ln_2.bias"
+    assert not [key for key in made if key.startswith(tuple(f"layers.{i}." for i in range(have, want)))]
+
+
+def test_blocks_of_one_size_by_chance_are_not_paired() -> None:
+    have = {f"a.{i}.{name}": shape for i in range(4) for name, shape in {"x.w": (6, 10), "y.w": (3, 20)}.items()}
+    want = {f"b.{i}.{name}": shape for i in range(4) for name, shape in {"x.w": (7, 10), "y.w": (5, 10)}.items()}
+    assert sum(a * b for a, b in list(have.values())[:2]) == sum(a * b for a, b in list(want.values())[:2])
+    assert links(have, want) == {}
+
+
+def test_two_towers_that_names_tell_apart() -> None:
+    have = {f"{tower}.{key}": shape for tower in ("visual", "text") for key, shape in fused(3).items()}
+    want = {f"{tower}.{key}": shape for tower in ("text_model", "vision_model") for key, shape in split(3).items()}
+    made = links(have, want)
+    assert len(made) == 2 * (3 + 12 * 3)
+    for target, source in made.items():
+        assert target.startswith("vision") == source.startswith("visual"), target
+
+
+def test_an_average_beside_the_model_is_dropped() -> None:
+    have = manifest({f"{copy}.{key}": shape for copy in ("ema", "model") for key, shape in fused().items()})
+    copies = find_copies(have.tensors, len(split()))
+    assert list(copies) == ["ema", "model"] and choose_copy(copies) == "model"
+    answer = settle(have, manifest(split()), Allowed())
+    assert {key.partition(".")[0] for link in answer.links for key in link.source_keys} == {"model"}
+    assert set(answer.unused) == {key for key in have if key.startswith("ema.")}
+    assert answer.notes == ["the file holds the model 2 times: 'model' is used, 'ema' dropped"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "chosen"),
+    [(["teacher", "student"], "student"), (["module", "ema_model"], "module"), (["b", "a"], "b"), (["k", "q"], "q")],
+)
+def test_the_trained_copy_is_chosen(heads: list[str], chosen: str) -> None:
+    copies = find_copies(manifest({f"{head}.{key}": shape for head in heads for key, shape in fused().items()}), 39)
+    assert list(copies) == heads and choose_copy(copies) == chosen
+
+
+def test_two_equal_towers_are_no_copies() -> None:
+    have = manifest({f"{tower}.{key}": shape for tower in ("left", "right") for key, shape in fused().items()})
+    assert find_copies(have.tensors, len(have)) == {}
+    assert find_copies(manifest(fused()).tensors, len(fused())) == {}
+
+
+def test_numbered_tensors_go_in_the_order_of_their_numbers() -> None:
+    shapes = list(fused(1).values())
+    have = manifest({f"w{n}": shapes[n] for n in sorted(range(len(shapes)), key=str)})
+    want = manifest(fused(1))
+    found = match_numbered(have, want)
+    assert found is not None
+    assert [(link.source_keys[0], link.target_keys[0]) for link in found] == [
+        (f"w{n}", key) for n, key in enumerate(want)
+    ]
+    assert infer(have, want, Allowed(order=False)).links != found
+
+
+@pytest.mark.parametrize("change", ["other word", "other shape", "one more", "two numbers"])
+def test_lockstep_needs_all_of_both(change: str) -> None:
+    shapes = list(fused(1).values())
+    have: Shapes = {f"w{n}": shape for n, shape in enumerate(shapes)}
+    match change:
+        case "other word":
+            have = {"x0" if key == "w0" else key: shape for key, shape in have.items()}
+        case "other shape":
+            have["w3"] = (9, 9)
+        case "one more":
+            have["w99"] = (1,)
+        case _:
+            have = {f"0.{key}": shape for key, shape in have.items()}
+    assert match_numbered(manifest(have), manifest(fused(1))) is None
+
+
+def test_wrapped_names_lead_to_the_same_blocks() -> None:
+    plain = links(fused(), split())
+    wrapped = links({f"module.{key}": shape for key, shape in fused().items()}, split())
+    assert len(plain) == 3 + 12 * 3
+    assert {key: f"module.{source}" for key, source in plain.items()} == wrapped
+    assert links(renamed(fused(), h="encoder"), split()).keys() == plain.keys()
