@@ -253,6 +253,8 @@ class Matching:
     def _score(self, source: Slot, target: Slot, layout: str | None) -> float:
         """Weigh what speaks for a pair: alike names, equal roles; moved numbers cost a little."""
         score = 0.0 if layout is None else -0.2
+        if source.place in self.repeated and target.place not in self.repeated:
+            score -= 1.5  # what repeats does not become what stands alone
         if not self.allowed.names:
             return score
         score += 2.0 * similarity(source.name.words, target.name.words, self.weights)
@@ -267,8 +269,6 @@ class Matching:
             score += 0.2
         if source.name.kind == target.name.kind and source.name.kind:
             score += 0.2
-        if source.place in self.repeated and target.place not in self.repeated:
-            score -= 1.5  # what repeats does not become what stands alone
         return score + self._scope(source, target) - conflict(source.name, target.name)
 
     def _scope(self, source: Slot, target: Slot) -> float:
