@@ -201,6 +201,55 @@ def test_a_key_bias_is_never_told(candidates: dict[str, tuple[str, ...]], why: s
     assert why in found.ambiguous[0].why
 
 
+class Attention(nn.Module):
+    """Queries, keys and values by layers whose names are given."""
+
+    def __init__(self, names: str) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({name: nn.Linear(8, 8) for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(*(part(x) for part in self.parts.values()))
+
+
+def test_a_bias_goes_with_its_weight(tmp_path: Path) -> None:
+    """The key's too, since the weight tells which layer is the key's."""
+    source, target = randomised(Attention("abc")), ckptfix.target(Attention("qkv"))
+    checkpoint = ckptfix.open(save(source, tmp_path))
+    doubts = [
+        Ambiguity(f"parts.{name}.{leaf}", tuple(f"parts.{other}.{leaf}" for other in "cab"), "")
+        for leaf in ("weight", "bias")
+        for name in "qkv"
+    ]
+    found = decide(Answer([], ambiguous=doubts), checkpoint, ckptfix.target(source), target, (2, 5, 8))
+    assert {(link.source_keys[0], link.target_keys[0], link.layout) for link in found.links} == {
+        (f"parts.{one}.{leaf}", f"parts.{other}.{leaf}", None)
+        for one, other in zip("abc", "qkv", strict=True)
+        for leaf in ("weight", "bias")
+    }
+    assert not found.ambiguous
+
+
+class Turned(nn.Module):
+    """A linear layer whose weight lies [in, out]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def test_a_square_weight_is_transposed_or_not(tmp_path: Path) -> None:
+    checkpoint = ckptfix.open(save(randomised(Turned()), tmp_path))
+    doubts = [Ambiguity("weight", ("weight",), "")]
+    for source, is_turned in ((Turned(), True), (nn.Linear(8, 8, bias=False), False)):
+        target = ckptfix.target(nn.Linear(8, 8, bias=False))
+        found = decide(Answer([], ambiguous=doubts), checkpoint, ckptfix.target(source), target, (2, 8))
+        assert [link.layout is not None for link in found.links] == [is_turned]
+
+
 class Chain(nn.Module):
     """Two rows of scales, each before a layer."""
 
@@ -231,6 +280,14 @@ def test_the_forward_passes_are_bounded(tmp_path: Path) -> None:
     found = decide(Answer(links, ambiguous=doubts), checkpoint, ckptfix.target(source), ckptfix.target(target), (2, 4))
     assert (found.links, found.ambiguous) == (links, doubts)
     assert "200 forward passes, the most that are made" in found.notes[-1]
+
+
+def test_a_file_in_half_precision_with_a_wrapper_prefix(tmp_path: Path) -> None:
+    state = randomised(llama()).bfloat16().state_dict()
+    torch.save({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "source.pth")
+    found = ckptfix.suggest(tmp_path / "source.pth", meta_llama(), parity=llama(), input_shape=TOKENS)
+    assert found.is_complete
+    assert found.recipe["source"] == {"strip": ["module."]}
 
 
 def test_what_parity_needs(tmp_path: Path) -> None:
