@@ -253,8 +253,8 @@ class Matching:
     def _score(self, source: Slot, target: Slot, layout: str | None) -> float:
         """Weigh what speaks for a pair: alike names, equal roles; moved numbers cost a little."""
         score = 0.0 if layout is None else -0.2
-        if source.place in self.repeated and target.place not in self.repeated:
-            score -= 1.5  # what repeats does not become what stands alone
+        if (source.place in self.repeated) != (target.place in self.repeated):
+            score -= 1.5  # what repeats does not become what stands alone, nor the other way
         if not self.allowed.names:
             return score
         score += 2.0 * similarity(source.name.words, target.name.words, self.weights)
@@ -354,4 +354,8 @@ def _series(slots: Sequence[Slot]) -> list[list[int]]:
     for i, slot in enumerate(slots):
         if slot.name.numbers:
             groups.setdefault((slot.name.words, slot.name.kind, len(slot.shapes[0])), []).append(i)
-    return [sorted(group, key=lambda i: slots[i].name.numbers) for group in groups.values() if len(group) > 1]
+    return [
+        sorted(group, key=lambda i: slots[i].name.numbers)
+        for group in groups.values()
+        if len({slots[i].name.numbers for i in group}) == len(group) > 1  # `h_to_4h` and `4h_to_h` are no series
+    ]
