@@ -18,7 +18,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 RECIPES = [
     "timm-torchvision-resnet",
     "timm-torchvision-convnext",
-    "timm-torchvision-vit",
+    "gpt_neox-v4-v5",
     "timm-transformers-swin",
     "nanogpt-transformers-gpt2",
     "mixtral-per_expert-fused",

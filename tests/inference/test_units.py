@@ -98,6 +98,24 @@ def test_blocks_of_one_size_by_chance_are_not_paired() -> None:
     assert links(have, want) == {}
 
 
+UP: Shapes = {"weight": (40, 24), "bias": (40,)}
+DOWN: Shapes = {"weight": (24, 40), "bias": (24,)}
+
+
+@pytest.mark.parametrize(("parameters", "found"), [(("weight",), 0), (("weight", "bias"), 4 * 3)])
+def test_equal_numbers_are_no_order(parameters: tuple[str, ...], found: int) -> None:
+    have: Shapes = {}
+    want: Shapes = {}
+    for i in range(3):
+        for leaf in parameters:
+            have |= {f"h.{i}.mlp.dense_4h_to_h.{leaf}": DOWN[leaf], f"h.{i}.mlp.dense_h_to_4h.{leaf}": UP[leaf]}
+            want |= {f"layers.{i}.mlp.fc1.{leaf}": UP[leaf], f"layers.{i}.mlp.fc2.{leaf}": DOWN[leaf]}
+    made = links(have, want)
+    assert len(made) == found
+    for target, source in made.items():
+        assert ("fc1" in target) == ("h_to_4h" in source), target
+
+
 def test_two_towers_that_names_tell_apart() -> None:
     have = {f"{tower}.{key}": shape for tower in ("visual", "text") for key, shape in fused(3).items()}
     want = {f"{tower}.{key}": shape for tower in ("text_model", "vision_model") for key, shape in split(3).items()}
