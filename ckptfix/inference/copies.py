@@ -14,23 +14,24 @@ _AVERAGES = ("ema", "teacher", "shadow", "average", "averaged", "swa", "target",
 def find_copies(tensors: Mapping[str, TensorSpec], wanted: int) -> dict[str, list[str]]:
     """Give the keys of each complete copy by the first word of its keys; nothing where there is one model only.
 
-    `wanted` is the number of tensors that one model has: two equal towers of a model are no copies of it.
+    Copies have the same tensors to the last, there is next to nothing beside them, and one of them is about as large as
+    the number of tensors `wanted`: equal towers of a model are no copies of it.
     """
     groups: dict[str, dict[str, str]] = {}
     for key in tensors:
         head, _, rest = key.partition(".")
         if rest:
             groups.setdefault(head, {})[_WRAPPER.sub("", rest)] = key
-    shapes = {
-        head: frozenset((rest, tensors[key].shape) for rest, key in inside.items()) for head, inside in groups.items()
-    }
-    largest = max(shapes.values(), key=len, default=frozenset())
-    copies = [head for head, found in shapes.items() if len(found & largest) > 0.98 * len(largest) > 2]
-    one_is_enough = wanted < 1.5 * len(largest)
-    return {head: list(groups[head].values()) for head in copies} if len(copies) > 1 and one_is_enough else {}
+    shapes = {head: {(rest, tensors[key].shape) for rest, key in inside.items()} for head, inside in groups.items()}
+    largest = max(shapes.values(), key=len, default=set())
+    copies = [head for head, found in shapes.items() if found == largest and len(found) > 2]
+    covered = sum(len(groups[head]) for head in copies)
+    if len(copies) < 2 or covered < 0.9 * len(tensors) or wanted > 1.5 * len(largest):
+        return {}
+    return {head: list(groups[head].values()) for head in copies}
 
 
-def choose_copy(copies: Mapping[str, list[str]]) -> str:
-    """Choose the weights that were trained, not an average or a teacher of them; of several the first."""
+def choose_copy(copies: Mapping[str, list[str]]) -> str | None:
+    """Choose the weights that were trained, where all others are an average or a teacher of them; else None."""
     trained = [head for head in copies if not set(re.split(r"[_-]", head.lower())) & set(_AVERAGES)]
-    return (trained or list(copies))[0]
+    return trained[0] if len(trained) == 1 else None

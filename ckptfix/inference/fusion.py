@@ -9,11 +9,15 @@ from ckptfix.inference.slots import Slot
 from ckptfix.tensors import Shape
 
 
-def fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool) -> str | None:
-    """Give the layout that joins the parts along one axis, where their extents add up in every block."""
+def fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool, turned: bool | None) -> str | None:
+    """Give the layout that joins the parts along one axis, where their extents add up in every block.
+
+    `turned` says whether matrices of this file are transposed, where that is known: squares do not show it.
+    """
     if any(len(part.shapes) != len(whole.shapes) or not kinds_agree(part.name, whole.name) for part in parts):
         return None
-    layouts = {_join_axis([part.shapes[n] for part in parts], whole.shapes[n], names) for n in range(len(whole.shapes))}
+    together = set(zip(*(part.shapes for part in parts), whole.shapes, strict=True))
+    layouts = {_join_axis(shapes[:-1], shapes[-1], names, turned) for shapes in together}
     layout = layouts.pop() if len(layouts) == 1 else None
     if layout is None:
         return None
@@ -24,7 +28,9 @@ def fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: boo
     return f"{fused} -> {separate}" if split else f"{separate} -> {fused}"
 
 
-def _join_axis(parts: Sequence[Shape], whole: Shape, names: Sequence[str]) -> tuple[str, str] | None:
+def _join_axis(
+    parts: Sequence[Shape], whole: Shape, names: Sequence[str], known: bool | None
+) -> tuple[str, str] | None:
     ranks = {len(part) for part in parts} | {len(whole)}
     if len(ranks) != 1 or whole == ():
         return None
@@ -33,7 +39,8 @@ def _join_axis(parts: Sequence[Shape], whole: Shape, names: Sequence[str]) -> tu
     lead = ["e"] if rank == 3 else []
     offset = len(lead)
     for axis in range(offset, rank):
-        for turned in (False, True):
+        square = all(len(part) == 2 and part[0] == part[1] for part in parts)
+        for turned in (known,) if square and known is not None else (False, True):
             if turned and rank - offset != 2:
                 continue
             there = [tuple(part[:offset]) + tuple(reversed(part[offset:])) if turned else tuple(part) for part in parts]

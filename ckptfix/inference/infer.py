@@ -29,6 +29,10 @@ class Inference:
     left_sources: dict[str, TensorSpec] = field(default_factory=dict)
     left_targets: dict[str, TensorSpec] = field(default_factory=dict)
     matches: list[Match] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
+    """Target keys of blocks that were aligned, and a source key of the same block that is left as well."""
+    new_blocks: set[str] = field(default_factory=set)
+    """Target keys of blocks that repeat, and that the source has fewer of."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,9 @@ def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inf
     return _infer(have, want, allowed, conventions)
 
 
-def _conventions(matches: Iterable[Match]) -> dict[object, str | None]:
+def _conventions(matches: Iterable[Match]) -> dict[tuple[object, ...], str | None]:
     """Find the layouts that all certain matches of a kind have whose shapes leave no choice."""
-    seen: dict[object, set[str | None]] = {}
+    seen: dict[tuple[object, ...], set[str | None]] = {}
     for match in matches:
         single = len(match.sources) == len(match.targets) == len(match.options) == 1
         if match.is_certain and single and not _is_square(match):
@@ -68,7 +72,7 @@ def _is_square(match: Match) -> bool:
 
 
 def _infer(
-    have: Manifest, want: Manifest, allowed: Allowed, conventions: Mapping[object, str | None] | None
+    have: Manifest, want: Manifest, allowed: Allowed, conventions: Mapping[tuple[object, ...], str | None] | None
 ) -> Inference:
     found = Inference(left_sources=dict(have.tensors), left_targets=dict(want.tensors))
     source_reads, target_reads = read_keys(have), read_keys(want)
@@ -90,6 +94,11 @@ def _infer(
                 continue  # of one size by chance: what is inside does not correspond
             _settle(found, matches, pairing.rivals)
             _settle_resized(found, matching, vocabularies)
+            _note_left(found, matching)
+        paired = {id(unit) for _, unit in pairing.pairs}
+        for unit in pairing.target.units:
+            if id(unit) not in paired and len(pairing.target.units) > len(pairing.source.units):
+                found.new_blocks |= set(unit.keys.values())
         for pool, units in zip(pools, zip(*pairing.pairs, strict=True), strict=True):
             for key in [key for unit in units for key in unit.keys.values()]:
                 pool.pop(key, None)
@@ -112,6 +121,17 @@ def _infer(
     _settle(found, matching.solve())
     _settle_resized(found, matching, vocabularies)
     return found
+
+
+def _note_left(found: Inference, matching: Matching) -> None:
+    """Note what is left on both sides of the same blocks."""
+    for n in range(len(matching.sources[0].terms) if matching.sources else 0):
+        sources = [key for slot in matching.sources for key in slot.terms[n].keys if key in found.left_sources]
+        weights = [key for key in sources if len(found.left_sources[key].shape) > 1]
+        for slot in matching.targets:
+            for key in slot.terms[n].keys:
+                if key in found.left_targets and weights:
+                    found.beside[key] = weights[0]
 
 
 def _share(matching: Matching, matches: Iterable[Match]) -> float:
@@ -152,9 +172,9 @@ def _rest(
     for position, (key, spec) in enumerate(left.items()):
         text = reads[key]
         scope = next((scope for scope in ordered if text.startswith(scope)), "")
-        slots.append(
-            Slot(text, (Term.of(key),), (spec.shape,), position, owners.get(key, ""), text.removeprefix(scope))
-        )
+        label = text.removeprefix(scope)
+        owner, number = owners.get(key, ""), spec.dtype.kind
+        slots.append(Slot(text, (Term.of(key),), (spec.shape,), position, owner, label, number))
     return slots
 
 
@@ -196,6 +216,7 @@ def _slots(units: Sequence[Unit], manifest: Manifest, owners: Mapping[str, str])
             tuple(manifest[unit.keys[place]].shape for unit in units),
             position,
             owners.get(key, ""),
+            number=manifest[key].dtype.kind,
         )
         for position, (place, key) in enumerate(places.items())
     ]

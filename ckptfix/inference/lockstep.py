@@ -32,7 +32,7 @@ def _by_number(tensors: Mapping[str, TensorSpec]) -> list[str] | None:
     templates: set[str] = set()
     for key in tensors:
         found = _NUMBER.findall(key)
-        if len(found) != 1:
+        if len(found) != 1 or "." in key or "/" in key:
             return None
         numbers[int(found[0])] = key
         templates.add(_NUMBER.sub("#", key))

@@ -16,6 +16,7 @@ Resize = Callable[[Slot, Slot], "Mapping[str, object] | None"]
 """Gives the fields of the resize that leads from one slot to another, None where there is none."""
 
 _LEAST_SUPPORT = 0.5
+_INTERLEAVED = "heads may lie one after the other, q, k and v of each together"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Matching:
         allowed: Allowed,
         *,
         inside: bool,
-        conventions: Mapping[object, str | None] | None = None,
+        conventions: Mapping[tuple[object, ...], str | None] | None = None,
         unique: frozenset[str] = frozenset(),
         repeated: frozenset[str] = frozenset(),
         scopes: frozenset[tuple[str, str]] = frozenset(),
@@ -77,6 +78,8 @@ class Matching:
         self.targets = stack_slots(targets, sources)
         self.source_roles = tell_roles(self.sources) if allowed.names else {}
         self.target_roles = tell_roles(self.targets)
+        self.source_places = {slot.place for slot in self.sources}
+        self.target_places = {slot.place for slot in self.targets}
         self.weights = word_weights([*self.sources, *self.targets])
         self.source_leaders = find_leaders(self.sources, ordered=allowed.order and not is_sorted(self.sources))
         self.target_leaders = find_leaders(self.targets, ordered=True)
@@ -115,6 +118,8 @@ class Matching:
         *,
         split: bool,
     ) -> Iterator[Match]:
+        votes = {layout for kind, layout in self.conventions.items() if kind[:3] == (self.inside, 2, 2)}
+        turned = votes.pop() is not None if len(votes) == 1 else None
         groups: dict[tuple[str, ...], dict[str, Slot]] = {}
         for slot in many:
             role = many_roles.get(slot.place, "").removeprefix("cross ")
@@ -124,7 +129,9 @@ class Matching:
             if set(members) != set(parts):
                 continue
             ordered = tuple(members[part] for part in parts)
-            fits = [(slot, layout) for slot in few if (layout := fuse(ordered, slot, parts, split=split))]
+            fits = [
+                (slot, layout) for slot in few if (layout := fuse(ordered, slot, parts, split=split, turned=turned))
+            ]
             named = [
                 (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
             ]
@@ -146,7 +153,7 @@ class Matching:
                 support=2.0 if named else 1.0,
                 margin=0.0 if interleaved else 2.0,
                 evidence={"names", "shapes"},
-                why="heads may lie one after the other, q, k and v of each together" if interleaved else "",
+                why=_INTERLEAVED if interleaved else "",
             )
 
     def _has_twin(self, slot: Slot, others: Sequence[Slot]) -> bool:
@@ -208,16 +215,17 @@ class Matching:
         margin, rivals = board.margin(i, j)
         score = board.scores[i, j]
         undecided = len(layouts[i, j]) > 1 and self.settled
+        interleaved = sum("querykeyvalue" in slot.name.words for slot in (sources[i], targets[j])) == 1
         shape = self._shape_support(sources[i], targets[j], alone=board.is_alone(i, j))
         return Match(
             (sources[i],),
             (targets[j],),
             layouts[i, j][0],
             score + shape,
-            0.0 if undecided else margin,
+            0.0 if undecided or interleaved else margin,
             self._evidence(sources[i], targets[j], layouts[i, j][0], score),
             tuple(sources[rival] for rival in rivals),
-            "may be transposed, as others of this file are" if undecided else "",
+            _INTERLEAVED if interleaved else "may be transposed, as others of this file are" if undecided else "",
             tuple(layouts[i, j]),
             self.inside,
         )
@@ -234,7 +242,8 @@ class Matching:
 
     def _layouts(self, source: Slot, target: Slot) -> list[str | None]:
         """List the layouts that serve in every block, the plainest first; those that the convention allows."""
-        if not kinds_agree(source.name, target.name) or len(source.shapes) != len(target.shapes):
+        alike = kinds_agree(source.name, target.name) and source.number == target.number
+        if not alike or len(source.shapes) != len(target.shapes):
             return []
         if self.resize is not None:
             return [None] if self.resize(source, target) is not None else []
@@ -246,7 +255,8 @@ class Matching:
         kind = (self.inside, *convention(source, target))
         if kind in self.conventions:
             return [layout for layout in shared if layout == self.conventions[kind]] or shared
-        if len(shared) > 1 and shared[0] is None and not any(self.conventions.values()):
+        foreign = source.place.endswith("kernel") and not target.place.endswith("kernel")
+        if len(shared) > 1 and shared[0] is None and not any(self.conventions.values()) and not foreign:
             return shared[:1]  # nothing in this file is transposed
         return shared
 
@@ -265,6 +275,8 @@ class Matching:
             score -= 0.3
         if source.place == target.place:
             score += 1.5
+        elif not self.inside and (source.place in self.target_places or target.place in self.source_places):
+            score -= 2.0  # the other side has a place of that very name
         elif source.name.numbers and source.name.numbers == target.name.numbers:
             score += 0.2
         if source.name.kind == target.name.kind and source.name.kind:

@@ -62,7 +62,7 @@ def read_name(text: str) -> Name:
     words = join_words([token for token in tokens if not token.isdigit()])
     numbers = tuple(int(token) for token in tokens if token.isdigit())
     kind: ParamKind = ""
-    parent = text
+    parent = text[: max(text.rfind("."), text.rfind("/"), 0)]
     if "num" in words and "tracked" in words:
         kind = "count"
     elif words:

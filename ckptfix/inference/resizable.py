@@ -31,36 +31,38 @@ def find_resize(
     if len(have) >= 4 and changed == [1] and have[1] <= 16 and want[1] <= 16:
         return _channels(have, want)
     if len(have) == 4 and changed == [2, 3] and "patch" in meant:
-        return {"layout": "o i h w", "axes": ["h", "w"], "mode": "pinv"}
+        return {"layout": "o i h w", "axes": ["h", "w"], "mode": "pinv", "antialias": True}
     return None
 
 
 def _relative_table(have: int, want: int) -> Fields | None:
     for others in (0, 3):  # BEiT's tables have three rows more, for its class token
-        old, new = math.isqrt(have - others), math.isqrt(want - others)
-        if old * old == have - others and new * new == want - others:
-            fields: Fields = {
-                "layout": "(h w) n" if not others else "((h w) + o) n",
-                "axes": ["h", "w"],
-                "mode": "bicubic",
-            }
+        if _is_square(have - others) and _is_square(want - others):
+            layout = "((h w) + o) n" if others else "(h w) n"
+            fields: Fields = {"layout": layout, "axes": ["h", "w"], "mode": "geometric"}
             return fields | ({"sizes": {"o": others}} if others else {})
     return None
 
 
-def _positions(have: Shape, want: Shape, axis: int) -> Fields:
-    """Resample a grid, behind the rows of its tokens; what is no grid is cut, or grows by the mean row."""
-    lead = "1 " if len(have) == 3 else ""
+def _positions(have: Shape, want: Shape, axis: int) -> Fields | None:
+    """Resample a grid behind the rows of its tokens; cut the rows of a text.
+
+    None where the rows may differ by tokens rather than by places, and where a text would need more of them.
+    """
     old, new = have[axis], want[axis]
     for tokens in (1, 0, 2):
-        sides = math.isqrt(old - tokens), math.isqrt(new - tokens)
-        if sides[0] ** 2 == old - tokens and sides[1] ** 2 == new - tokens and axis == len(have) - 2:
+        if _is_square(old - tokens) and _is_square(new - tokens) and axis == len(have) - 2:
+            lead = "1 " if len(have) == 3 else ""
             layout = f"{lead}(p + (h w)) c" if tokens else f"{lead}(h w) c"
             fields: Fields = {"layout": layout, "axes": ["h", "w"], "mode": "bicubic", "antialias": True}
             return fields | ({"sizes": {"p": tokens}} if tokens else {})
-    names = ["n", "c"] if not lead else ["1", "n", "c"]
-    fields = {"layout": " ".join(names), "axes": [names[axis]], "mode": "crop" if new < old else "pad"}
-    return fields if new < old else fields | {"fill": "mean"}
+    if len(have) == 2 and axis == 0 and new < old - 2:
+        return {"layout": "n c", "axes": ["n"], "mode": "crop"}
+    return None
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
 
 
 def _rows(have: Shape, want: Shape) -> Fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ckptfix.inference.copies import choose_copy, find_copies
@@ -45,14 +46,21 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
     """Infer the links, then account for every key that none of them makes."""
     notes: list[str] = []
     chosen = have
-    if copies := find_copies(have.tensors, len(want)):
+    kept: str | None = None
+    copies = find_copies(have.tensors, len(want))
+    if copies:
         kept = choose_copy(copies)
-        chosen = Manifest({key: have[key] for key in copies[kept]})
-        others = ", ".join(f"'{head}'" for head in copies if head != kept)
-        notes.append(f"the file holds the model {len(copies)} times: '{kept}' is used, {others} dropped")
+        head = kept or next(iter(copies))
+        chosen = Manifest({key: have[key] for key in copies[head]})
+        others = ", ".join(f"'{other}'" for other in copies if other != head)
+        notes.append(f"the file holds the model {len(copies)} times: '{head}' is used, {others} dropped")
     found = infer(chosen, want, allowed)
     answer = Answer(found.links, notes=notes)
     _doubt_rotary(answer, found, chosen, want)
+    _doubt_leftovers(answer, found, chosen)
+    if copies and kept is None:
+        why = f"the file holds the model {len(copies)} times, as {', '.join(map(repr, copies))}: drop all but one"
+        _doubt(answer, answer.links, why)
     for guess in found.guesses:
         for key in guess.link.target_keys:
             if key in found.left_targets:
@@ -65,6 +73,40 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
     used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
     answer.unused = [key for key in have if key not in used]
     return answer
+
+
+def _doubt(answer: Answer, links: Iterable[Link], why: str) -> None:
+    """Take links back: their targets are ambiguous."""
+    for link in list(links):
+        answer.links.remove(link)
+        answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in link.target_keys]
+
+
+def _doubt_leftovers(answer: Answer, found: Inference, have: Manifest) -> None:
+    """Take back what is made of half a module: a norm's direction without its length, a weight without its adapters."""
+    known = {key for link in answer.links for key in link.source_keys}
+    known |= {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
+    left: dict[str, str] = {}
+    for key, spec in have.items():
+        if key not in known and spec.shape and spec.dtype.kind == "float" and _is_part(key):
+            left.setdefault(_owner(key), key)
+    for link in list(answer.links):
+        owners = [_owner(key) for key in link.source_keys if _is_part(key)]
+        beside = next((left[owner] for owner in owners if owner in left), None)
+        if beside is not None:
+            _doubt(answer, [link], f"'{beside}' of the same module is left over, and may have to be folded in")
+
+
+def _owner(key: str) -> str:
+    """Give the module that a parameter works for: adapters work for the module that they are attached to."""
+    module = key.rpartition(".")[0].partition(".lora_")[0].removesuffix(".base_layer")
+    return module or key.partition("_")[0]
+
+
+def _is_part(key: str) -> bool:
+    """Tell a parameter that works together with others of its module from one that stands for itself."""
+    last = key.rpartition(".")[2]
+    return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
 
 
 def _doubt_rotary(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
@@ -125,20 +167,32 @@ def _is_output(key: str) -> bool:
 
 
 def _fill(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
-    """Keep the initial value of what has no counterpart; what a tensor that is left might make stays open."""
+    """Keep the initial value of what has no counterpart; what a tensor that is left might make stays open.
+
+    So does all of it where most of the target would be new, and a block of which only a part has a source.
+    """
     by_shape = {tuple(sorted(spec.shape)): key for key, spec in found.left_sources.items() if spec.shape}
     by_name = {_tail(key): key for key in found.left_sources}
     outputs = _last_layers(want)
+    made = {key for link in answer.links for key in link.target_keys} | set(answer.copied)
+    made |= {doubt.target for doubt in answer.ambiguous}
+    share = sum(want[key].numel for key in made) / max(want.numel, 1)
     for key, spec in found.left_targets.items():
         other = by_shape.get(tuple(sorted(spec.shape)))
         namesake = by_name.get(_tail(key))
-        if want.kinds.get(key) == "buffer" or not spec.shape:
+        if want.kinds.get(key) == "buffer" or not spec.shape or spec.dtype.kind != "float":
             answer.filled.append(key)
         elif other is not None:
             answer.unresolved[key] = f"'{other}' has its shape, and nothing else in common"
+        elif key in found.beside:
+            answer.unresolved[key] = f"of its block '{found.beside[key]}' is left over, whose shape does not fit"
         elif namesake is not None and key not in outputs and not _is_output(key):
             shape = list(found.left_sources[namesake].shape)
             answer.unresolved[key] = f"'{namesake}' has its name and the shape {shape}, which no resize is known for"
+        elif key in found.new_blocks:
+            answer.unresolved[key] = "of a further block, which the checkpoint lacks: fill it, or copy another"
+        elif share < 0.5:
+            answer.unresolved[key] = f"only {share:.0%} of the target has a source: is it the right one?"
         else:
             answer.filled.append(key)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from ckptfix.inference.lexicon import GENERIC, concept
 from ckptfix.inference.link import Term
 from ckptfix.inference.names import Name, read_name
+from ckptfix.tensors import Kind as NumberKind
 from ckptfix.tensors import Shape
 
 
@@ -19,7 +20,8 @@ class Slot:
 
     `terms` and `shapes` are those of each block in turn; a term of several keys is stacked along its axis, which is the
     first of its shape. `label` is how the place is read, where that is not as it is written. `position` is the place
-    among all slots, `owner` the class of the module, where known.
+    among all slots, `owner` the class of the module, where known,
+    and `number` the kind of its numbers.
     """
 
     place: str
@@ -28,6 +30,7 @@ class Slot:
     position: int
     owner: str = ""
     label: str = ""
+    number: NumberKind = "float"
 
     @cached_property
     def name(self) -> Name:
@@ -129,7 +132,7 @@ def stack_slots(slots: Sequence[Slot], wanted: Iterable[Slot]) -> list[Slot]:
         shapes = tuple((count, *shape) for shape in inside[0].shapes)
         place = template.replace("#", "")
         label = _last_number(inside[0].label)[0].replace("#", "")
-        stacked.append(Slot(place, terms, shapes, inside[0].position, inside[0].owner, label))
+        stacked.append(Slot(place, terms, shapes, inside[0].position, inside[0].owner, label, inside[0].number))
         gone |= {slot.place for slot in inside}
     return sorted([slot for slot in slots if slot.place not in gone] + stacked, key=lambda slot: slot.position)
 

@@ -15,6 +15,7 @@ from ckptfix.tensors import Shape
 @click.argument("source")
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(), help="Write the recipe there.")
+@click.option("--force", is_flag=True, help="Replace the recipe where it exists.")
 @click.option("--example", help="The same weights already converted: learn from their values.")
 @click.option("--parity", metavar="SRC_TARGET", help="SOURCE's architecture: run both, to decide what is ambiguous.")
 @options.input_shape
@@ -23,6 +24,7 @@ def command(
     source: str,
     target: str,
     output: str | None,
+    force: bool,
     example: str | None,
     parity: str | None,
     input_shape: Shape | None,
@@ -38,7 +40,7 @@ def command(
 
     suggestion = api.suggest(source, target, example=example, parity=parity, input_shape=input_shape)
     if output is not None:
-        write_whole(Path(output), suggestion.text.encode(), replace=False)
+        write_whole(Path(output), suggestion.text.encode(), replace=force)
     for note in suggestion.notes:
         show_note(note)
     if as_json:

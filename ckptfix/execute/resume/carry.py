@@ -121,6 +121,8 @@ class _Making:
     def optimizer(self, state: OptimizerState, reader: Reader) -> Frame:
         """Replay the rules on the entries of an optimizer, and number its parameters as the target's are."""
         numbers = name_parameters(state, self.checkpoint)
+        for first, *others in self.checkpoint.aliases:  # a tied tensor has one number, whatever it is called
+            numbers |= {other: numbers[first] for other in others if first in numbers}
         replay = Replay(state.path, numbers, state.entries, reader)
         parameters = list_parameters(self.plan.want, self.plan.want.tied)
         entries: dict[str, NewEntry] = {}

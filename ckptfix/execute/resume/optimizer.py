@@ -32,10 +32,10 @@ class OptimizerState:
     entries: Mapping[ParameterId, Mapping[str, Node]]
 
     def shape_of(self, number: ParameterId) -> Shape | None:
-        """Give the shape of a parameter: that of its largest tensor. None where no such is kept."""
-        kept = [value.spec for value in self.entries.get(number, {}).values() if isinstance(value, TensorRef)]
-        largest = max(kept, key=lambda spec: spec.numel, default=None)
-        return None if largest is None or largest.shape == () else largest.shape
+        """Give the shape of a parameter: that of all its moments. None where they are factored, or none is kept."""
+        kept = {value.spec.shape for value in self.entries.get(number, {}).values() if isinstance(value, TensorRef)}
+        shapes = kept - {(), (1,)} or kept - {()}
+        return shapes.pop() if len(shapes) == 1 else None
 
 
 def read_optimizer(node: Node, path: str) -> OptimizerState:

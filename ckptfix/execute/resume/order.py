@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 
 from ckptfix.errors import InvalidCall
 from ckptfix.execute.resume.optimizer import OptimizerState, ParameterId
-from ckptfix.formats import Checkpoint
+from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.tensors import Manifest, Shape
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -42,8 +42,8 @@ def name_parameters(state: OptimizerState, checkpoint: Checkpoint) -> dict[str, 
     manifest = checkpoint.manifest
     names = [name for group in state.groups for name in group.names or ()]
     ids = [number for group in state.groups for number in group.ids]
-    if len(names) == len(ids) and all(name in manifest for name in names):
-        return dict(zip(names, ids, strict=True))
+    if names and len(names) == len(ids):
+        return dict(zip(_match_names(names, manifest, state.path), ids, strict=True))
     keys = list_parameters(manifest, checkpoint.aliases)
     queues = [[(number, state.shape_of(number)) for number in group.ids] for group in state.groups]
     try:
@@ -53,6 +53,17 @@ def name_parameters(state: OptimizerState, checkpoint: Checkpoint) -> dict[str, 
             f"the {len(ids)} parameters of '{state.path}' {error.args[0]}",
             hint="save the optimizer with names: torch.optim.Adam(model.named_parameters())",
         ) from error
+
+
+def _match_names(names: list[str], keys: Collection[str], path: str) -> list[str]:
+    """Give the keys that the optimizer's names mean; a wrapper's prefix on one side is no difference."""
+    bare = {key.removeprefix("".join(wrapper_prefixes(keys))): key for key in keys}
+    wrapped = "".join(wrapper_prefixes(names))
+    found = [bare.get(name.removeprefix(wrapped), "") for name in names]
+    if "" in found:
+        unknown = names[found.index("")]
+        raise InvalidCall(f"'{path}' names the parameter '{unknown}', which the state dict lacks")
+    return found
 
 
 def _deal(shapes: Mapping[str, Shape], queues: list[_Queue]) -> dict[str, ParameterId]:
