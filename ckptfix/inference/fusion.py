@@ -2,14 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from ckptfix.inference.names import kinds_agree
+from ckptfix.inference.candidate import INTERLEAVED, Match
+from ckptfix.inference.names import kinds_agree, similarity
 from ckptfix.inference.slots import Slot
 from ckptfix.tensors import Shape
 
 
-def fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool, turned: bool | None) -> str | None:
+@dataclass(frozen=True)
+class Fusing:
+    """The slots of both sides with their roles, and whether the file's matrices are transposed, where that is known."""
+
+    sources: Sequence[Slot]
+    targets: Sequence[Slot]
+    source_roles: Mapping[str, str]
+    target_roles: Mapping[str, str]
+    weights: dict[str, float]
+    turned: bool | None
+
+    def matches(self) -> Iterator[Match]:
+        """Fuse or split queries, keys and values, gates and ways up, where shapes add up."""
+        used: set[str] = set()
+        for parts, whole in ((("q", "k", "v"), "qkv"), (("k", "v"), "kv"), (("gate", "up"), "gate_up")):
+            for split in (False, True):
+                sides = (self.sources, self.source_roles), (self.targets, self.target_roles)
+                (many, many_roles), (few, few_roles) = reversed(sides) if split else sides
+                many = [slot for slot in many if slot.place not in used]
+                for match in self._join(many, few, many_roles, few_roles, parts, whole, split=split):
+                    used |= {slot.place for slot in (match.targets if split else match.sources)}
+                    yield match
+
+    def _join(
+        self,
+        many: Sequence[Slot],
+        few: Sequence[Slot],
+        many_roles: Mapping[str, str],
+        few_roles: Mapping[str, str],
+        parts: tuple[str, ...],
+        whole: str,
+        *,
+        split: bool,
+    ) -> Iterator[Match]:
+        groups: dict[tuple[str, ...], dict[str, Slot]] = {}
+        for slot in many:
+            role = many_roles.get(slot.place, "").removeprefix("cross ")
+            if role in parts:
+                groups.setdefault(slot.stem, {}).setdefault(role, slot)
+        for stem, members in groups.items():
+            if set(members) != set(parts):
+                continue
+            ordered = tuple(members[part] for part in parts)
+            fits = [
+                (slot, layout)
+                for slot in few
+                if (layout := _fuse(ordered, slot, parts, split=split, turned=self.turned))
+            ]
+            named = [
+                (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
+            ]
+            if len(named) > 1:
+                named.sort(key=lambda pair: -similarity(stem, pair[0].stem, self.weights))
+                best, second = (similarity(stem, slot.stem, self.weights) for slot, _ in named[:2])
+                named = named[:1] if best > second + 0.05 else []
+            unnamed = [(slot, layout) for slot, layout in fits if not self._has_twin(slot, many)]
+            chosen = named or (unnamed if len(unnamed) == 1 and len(parts) > 2 else [])
+            if not chosen or any(self._fits_alone(slot, few) for slot in ordered):
+                continue
+            slot, layout = chosen[0]
+            interleaved = "querykeyvalue" in slot.name.words
+            sources, targets = ((slot,), ordered) if split else (ordered, (slot,))
+            yield Match(
+                sources,
+                targets,
+                layout,
+                support=2.0 if named else 1.0,
+                margin=0.0 if interleaved else 2.0,
+                evidence={"names", "shapes"},
+                why=INTERLEAVED if interleaved else "",
+            )
+
+    def _has_twin(self, slot: Slot, others: Sequence[Slot]) -> bool:
+        """Tell whether the other side has a tensor that may be this one as it is."""
+        return any(other.name.kind == slot.name.kind and other.shapes == slot.shapes for other in others)
+
+    def _fits_alone(self, slot: Slot, others: Sequence[Slot]) -> bool:
+        """Tell whether the other side has the same place by itself: then it is neither split nor fused."""
+        roles = {**self.source_roles, **self.target_roles}
+        return any(
+            roles.get(other.place) == roles.get(slot.place)
+            and other.name.kind == slot.name.kind
+            and other.shapes == slot.shapes
+            and similarity(slot.stem, other.stem, self.weights) > 0.5
+            for other in others
+        )
+
+
+def _fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool, turned: bool | None) -> str | None:
     """Give the layout that joins the parts along one axis, where their extents add up in every block.
 
     `turned` says whether matrices of this file are transposed, where that is known: squares do not show it.

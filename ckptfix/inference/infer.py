@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from ckptfix.inference.lexicon import concept
+from ckptfix.inference.blocks import Aligned, Reads, align_blocks
+from ckptfix.inference.candidate import Match
 from ckptfix.inference.link import Link, Term
 from ckptfix.inference.lockstep import match_numbered
-from ckptfix.inference.match import Allowed, Match, Matching, convention
-from ckptfix.inference.names import read_name
-from ckptfix.inference.resizable import find_resize
+from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, convention
+from ckptfix.inference.resizable import Fields, find_resize
 from ckptfix.inference.slots import Slot
-from ckptfix.inference.units import Level, Pairing, Surroundings, Unit, find_levels, pair_levels, read_keys
+from ckptfix.inference.units import Unit, find_levels, read_keys
+from ckptfix.inference.vocabulary import find_vocabularies
 from ckptfix.tensors import Manifest, TensorSpec
 
 _LEAST_SHARE = 0.6
@@ -47,22 +48,25 @@ class Guess:
 def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inference:
     """Align the repeated blocks first, then what is left.
 
-    Twice: the first time shows the conventions of the file, such as transposed weights, the second time keeps them.
+    What is inside is matched twice: the first time shows the conventions of the file, such as transposed weights, the
+    second time keeps them.
     """
     allowed = allowed or Allowed()
     if allowed.order and (numbered := match_numbered(have, want)) is not None:
         return Inference(links=numbered)
-    conventions = _conventions(_infer(have, want, allowed, None).matches)
-    return _infer(have, want, allowed, conventions)
+    reads = read_keys(have), read_keys(want)
+    aligned = list(align_blocks(have, want, reads, use_names=allowed.names))
+    first = _match(have, want, reads, aligned, allowed, None)
+    return _match(have, want, reads, aligned, allowed, _conventions(first.matches))
 
 
-def _conventions(matches: Iterable[Match]) -> dict[tuple[object, ...], str | None]:
+def _conventions(matches: Iterable[Match]) -> dict[Convention, str | None]:
     """Find the layouts that all certain matches of a kind have whose shapes leave no choice."""
-    seen: dict[tuple[object, ...], set[str | None]] = {}
+    seen: dict[Convention, set[str | None]] = {}
     for match in matches:
         single = len(match.sources) == len(match.targets) == len(match.options) == 1
         if match.is_certain and single and not _is_square(match):
-            kind = (match.inside, *convention(match.sources[0], match.targets[0]))
+            kind = convention(match.sources[0], match.targets[0], inside=match.inside)
             seen.setdefault(kind, set()).update(match.options)
     return {kind: layouts.pop() for kind, layouts in seen.items() if len(layouts) == 1}
 
@@ -71,51 +75,41 @@ def _is_square(match: Match) -> bool:
     return any(len(shape) == 2 and shape[0] == shape[1] for shape in match.targets[0].shapes)
 
 
-def _infer(
-    have: Manifest, want: Manifest, allowed: Allowed, conventions: Mapping[tuple[object, ...], str | None] | None
+def _match(
+    have: Manifest,
+    want: Manifest,
+    reads: Reads,
+    aligned: Sequence[Aligned],
+    allowed: Allowed,
+    conventions: Conventions | None,
 ) -> Inference:
+    """Match the places of the blocks that were aligned, then what is left on both sides."""
     found = Inference(left_sources=dict(have.tensors), left_targets=dict(want.tensors))
-    source_reads, target_reads = read_keys(have), read_keys(want)
-    pools = dict(have.tensors), dict(want.tensors)
-    scopes: dict[str, str] = {}
-    vocabularies = _vocabularies(have, want)
-    while True:
-        levels = find_levels(pools[0], source_reads), find_levels(pools[1], target_reads)
-        surroundings = _surroundings(pools, levels, (source_reads, target_reads))
-        pairing = pair_levels(*levels, surroundings, use_names=allowed.names)
-        if pairing is None:
-            break
-        for pairs in _kinds(pairing):
+    vocabularies = find_vocabularies(have, want)
+    for blocks in aligned:
+        for pairs in blocks.kinds():
             sources = _slots([unit for unit, _ in pairs], have, {})
             targets = _slots([unit for _, unit in pairs], want, want.owners)
             matching = Matching(sources, targets, allowed, inside=True, conventions=conventions)
             matches = matching.solve()
             if _share(matching, matches) < _LEAST_SHARE:
                 continue  # of one size by chance: what is inside does not correspond
-            _settle(found, matches, pairing.rivals)
+            _settle(found, matches, blocks.pairing.rivals)
             _settle_resized(found, matching, vocabularies)
             _note_left(found, matching)
-        paired = {id(unit) for _, unit in pairing.pairs}
-        for unit in pairing.target.units:
-            if id(unit) not in paired and len(pairing.target.units) > len(pairing.source.units):
-                found.new_blocks |= set(unit.keys.values())
-        for pool, units in zip(pools, zip(*pairing.pairs, strict=True), strict=True):
-            for key in [key for unit in units for key in unit.keys.values()]:
-                pool.pop(key, None)
-        if not pairing.rivals:
-            scopes.setdefault(
-                surroundings.scope(0, pairing.source.template), surroundings.scope(1, pairing.target.template)
-            )
-    repeated = _repeated(found.left_sources, source_reads) | _repeated(found.left_targets, target_reads)
-    unique = _unique(have, source_reads) | _unique(want, target_reads)
+        found.new_blocks |= blocks.further
+    scopes: dict[str, str] = {}
+    for blocks in aligned:
+        if not blocks.pairing.rivals:
+            scopes.setdefault(*blocks.scopes)
     matching = Matching(
-        _rest(found.left_sources, source_reads, {}, scopes.keys()),
-        _rest(found.left_targets, target_reads, want.owners, scopes.values()),
+        _rest(found.left_sources, reads[0], {}, scopes.keys()),
+        _rest(found.left_targets, reads[1], want.owners, scopes.values()),
         allowed,
         inside=False,
         conventions=conventions,
-        unique=unique,
-        repeated=repeated,
+        unique=_unique(have, reads[0]) | _unique(want, reads[1]),
+        repeated=_repeated(found.left_sources, reads[0]) | _repeated(found.left_targets, reads[1]),
         scopes=frozenset(scopes.items()),
     )
     _settle(found, matching.solve())
@@ -134,33 +128,18 @@ def _note_left(found: Inference, matching: Matching) -> None:
                     found.beside[key] = weights[0]
 
 
-def _share(matching: Matching, matches: Iterable[Match]) -> float:
+def _share(matching: Matching, matches: Sequence[Match]) -> float:
     """Tell how much of the larger part of two blocks has a counterpart in the other, 0 to 1."""
-    matches = list(matches)
-    sides = (
-        (matching.sources, [slot for match in matches for slot in match.sources]),
-        (matching.targets, [slot for match in matches for slot in match.targets]),
+    matched = (
+        [slot for match in matches for slot in match.sources],
+        [slot for match in matches for slot in match.targets],
     )
-    return min(sum(map(_size, matched)) / max(sum(map(_size, slots)), 1) for slots, matched in sides)
+    sides = zip(matched, (matching.sources, matching.targets), strict=True)
+    return min(sum(map(_size, found)) / max(sum(map(_size, slots)), 1) for found, slots in sides)
 
 
 def _size(slot: Slot) -> int:
     return sum(map(prod, slot.shapes))
-
-
-def _surroundings(
-    pools: tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]],
-    levels: tuple[Sequence[Level], Sequence[Level]],
-    reads: tuple[Mapping[str, str], Mapping[str, str]],
-) -> Surroundings:
-    outside: list[dict[str, TensorSpec]] = []
-    for pool, side, texts in zip(pools, levels, reads, strict=True):
-        within: frozenset[str] = frozenset().union(*(level.keys for level in side))
-        outside.append({texts[key]: spec for key, spec in pool.items() if key not in within})
-    surroundings = Surroundings(*outside)
-    surroundings.prepare(0, levels[0])
-    surroundings.prepare(1, levels[1])
-    return surroundings
 
 
 def _rest(
@@ -197,14 +176,6 @@ def _unique(manifest: Manifest, reads: Mapping[str, str]) -> frozenset[str]:
     for key, spec in manifest.items():
         seen.setdefault(tuple(sorted(spec.shape)), []).append(key)
     return frozenset(reads[keys[0]] for keys in seen.values() if len(keys) == 1 and len(manifest[keys[0]].shape) > 1)
-
-
-def _kinds(pairing: Pairing) -> list[list[tuple[Unit, Unit]]]:
-    """Group the pairs of blocks that have the same places on both sides."""
-    groups: dict[object, list[tuple[Unit, Unit]]] = {}
-    for source, target in pairing.pairs:
-        groups.setdefault((frozenset(source.keys), frozenset(target.keys)), []).append((source, target))
-    return list(groups.values())
 
 
 def _slots(units: Sequence[Unit], manifest: Manifest, owners: Mapping[str, str]) -> list[Slot]:
@@ -265,45 +236,24 @@ def _take(found: Inference, link: Link) -> None:
 def _settle_resized(found: Inference, matching: Matching, vocabularies: tuple[int, int] | None) -> None:
     """Match what is left in the same places by names alone, where a resize leads from one to the other."""
 
-    def resize(source: Slot, target: Slot) -> Mapping[str, object] | None:
-        fields = [
-            find_resize(source, target, have, want, vocabularies)
-            for have, want in zip(source.shapes, target.shapes, strict=True)
-        ]
-        return fields[0] if all(fields) else None
+    def resizes(source: Slot, target: Slot) -> list[Fields | None]:
+        shapes = zip(source.shapes, target.shapes, strict=True)
+        return [find_resize(source, target, have, want, vocabularies) for have, want in shapes]
 
     sources = [slot for slot in matching.sources if slot.terms[0].keys[0] in found.left_sources]
     targets = [slot for slot in matching.targets if slot.terms[0].keys[0] in found.left_targets]
     if not sources or not targets:
         return
-    again = Matching(sources, targets, matching.allowed, inside=matching.inside, scopes=matching.scopes, resize=resize)
+    again = Matching(
+        sources,
+        targets,
+        matching.allowed,
+        inside=matching.inside,
+        scopes=matching.scopes,
+        may_resize=lambda source, target: all(resizes(source, target)),
+    )
     for match in again.solve():
-        if not match.is_certain:
-            continue
-        for n in range(len(match.targets[0].terms)):
-            fields = find_resize(
-                match.sources[0], match.targets[0], match.sources[0].shapes[n], match.targets[0].shapes[n], vocabularies
-            )
-            _take(found, replace(_link(match, n), layout=None, resize=fields, why=f"{_link(match, n).why}; resized"))
-
-
-def _vocabularies(have: Manifest, want: Manifest) -> tuple[int, int] | None:
-    """Give the numbers of tokens of both sides, where they differ."""
-    tables = [key for key, spec in want.items() if is_token_table(key, spec, want.owners.get(key, ""))]
-    found: set[tuple[int, int]] = set()
-    for key, spec in have.items():
-        alike = [table for table in tables if _tail(table) == _tail(key) or is_token_table(key, spec)]
-        found |= {(spec.shape[0], want[table].shape[0]) for table in alike if want[table].shape[1:] == spec.shape[1:]}
-    differing = {pair for pair in found if pair[0] != pair[1]}
-    return differing.pop() if len(differing) == 1 else None
-
-
-def _tail(key: str) -> list[str]:
-    return key.split(".")[-2:]
-
-
-def is_token_table(key: str, spec: TensorSpec, owner: str = "") -> bool:
-    """Tell whether a tensor is the table of a vocabulary, [tokens, width]."""
-    meant = set(map(concept, read_name(key).words))
-    named = {"token", "embed"} <= meant or "wte" in read_name(key).words or owner == "Embedding"
-    return len(spec.shape) == 2 and named and not meant & {"position", "segment"}
+        if match.is_certain:
+            for n, fields in enumerate(resizes(match.sources[0], match.targets[0])):
+                link = _link(match, n)
+                _take(found, replace(link, layout=None, resize=fields, why=f"{link.why}; resized"))

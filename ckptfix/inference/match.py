@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from ckptfix.inference.assignment import LEAST_MARGIN, Board, assign
-from ckptfix.inference.fusion import fuse
+from ckptfix.inference.assignment import Board, assign
+from ckptfix.inference.candidate import INTERLEAVED, Match
+from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.names import conflict, kinds_agree, similarity
 from ckptfix.inference.shapes import relate, relate_stacked
 from ckptfix.inference.slots import Slot, find_leaders, find_parents, is_sorted, stack_slots, tell_roles, word_weights
 
-Resize = Callable[[Slot, Slot], "Mapping[str, object] | None"]
-"""Gives the fields of the resize that leads from one slot to another, None where there is none."""
-
-_LEAST_SUPPORT = 0.5
-_INTERLEAVED = "heads may lie one after the other, q, k and v of each together"
+Convention = tuple[bool, int, int, str]
+"""What a layout is a convention of: whether it is of blocks, the ranks of both sides, and the module that it is for."""
+Conventions = Mapping[Convention, str | None]
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,6 @@ class Allowed:
     classes: bool = True
 
 
-@dataclass
-class Match:
-    """Source slots that make target slots, in every block of the kind. `rivals` are places that fit as well."""
-
-    sources: tuple[Slot, ...]
-    targets: tuple[Slot, ...]
-    layout: str | None
-    support: float
-    margin: float
-    evidence: set[Evidence] = field(default_factory=set)
-    rivals: tuple[Slot, ...] = ()
-    why: str = ""
-    options: tuple[str | None, ...] = (None,)
-    inside: bool = True
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether nothing else fits nearly as well, and something speaks for it."""
-        return self.margin >= LEAST_MARGIN and self.support >= _LEAST_SUPPORT
-
-
 class Matching:
     """The slots of both sides, what may become what, and what speaks for it."""
 
@@ -60,12 +38,13 @@ class Matching:
         allowed: Allowed,
         *,
         inside: bool,
-        conventions: Mapping[tuple[object, ...], str | None] | None = None,
+        conventions: Conventions | None = None,
         unique: frozenset[str] = frozenset(),
         repeated: frozenset[str] = frozenset(),
         scopes: frozenset[tuple[str, str]] = frozenset(),
-        resize: Resize | None = None,
+        may_resize: Callable[[Slot, Slot], bool] | None = None,
     ) -> None:
+        """Take the slots. With `may_resize` only pairs that it allows are made, by their names alone."""
         self.allowed = allowed
         self.inside = inside
         self.settled = conventions is not None
@@ -73,7 +52,7 @@ class Matching:
         self.unique = unique
         self.repeated = repeated
         self.scopes = scopes
-        self.resize = resize
+        self.may_resize = may_resize
         self.sources = stack_slots(sources, targets)
         self.targets = stack_slots(targets, sources)
         self.source_roles = tell_roles(self.sources) if allowed.names else {}
@@ -86,92 +65,17 @@ class Matching:
 
     def solve(self) -> list[Match]:
         """Give all matches, certain or not."""
-        composed = [] if self.resize else list(self._composed())
+        composed = [] if self.may_resize else list(self._fusing().matches())
         taken_sources = {slot.place for match in composed for slot in match.sources}
         taken_targets = {slot.place for match in composed for slot in match.targets}
         sources = [slot for slot in self.sources if slot.place not in taken_sources]
         targets = [slot for slot in self.targets if slot.place not in taken_targets]
         return [*composed, *self._single(sources, targets, composed)]
 
-    # --- several tensors to one, one to several -------------------------------------------------------------------
-
-    def _composed(self) -> Iterator[Match]:
-        """Fuse or split queries, keys and values, gates and ways up, where shapes add up."""
-        used: set[str] = set()
-        for parts, whole in ((("q", "k", "v"), "qkv"), (("k", "v"), "kv"), (("gate", "up"), "gate_up")):
-            for split in (False, True):
-                sides = (self.sources, self.source_roles), (self.targets, self.target_roles)
-                (many, many_roles), (few, few_roles) = reversed(sides) if split else sides
-                many = [slot for slot in many if slot.place not in used]
-                for match in self._join(many, few, many_roles, few_roles, parts, whole, split=split):
-                    used |= {slot.place for slot in (match.targets if split else match.sources)}
-                    yield match
-
-    def _join(
-        self,
-        many: Sequence[Slot],
-        few: Sequence[Slot],
-        many_roles: Mapping[str, str],
-        few_roles: Mapping[str, str],
-        parts: tuple[str, ...],
-        whole: str,
-        *,
-        split: bool,
-    ) -> Iterator[Match]:
+    def _fusing(self) -> Fusing:
         votes = {layout for kind, layout in self.conventions.items() if kind[:3] == (self.inside, 2, 2)}
         turned = votes.pop() is not None if len(votes) == 1 else None
-        groups: dict[tuple[str, ...], dict[str, Slot]] = {}
-        for slot in many:
-            role = many_roles.get(slot.place, "").removeprefix("cross ")
-            if role in parts:
-                groups.setdefault(slot.stem, {}).setdefault(role, slot)
-        for stem, members in groups.items():
-            if set(members) != set(parts):
-                continue
-            ordered = tuple(members[part] for part in parts)
-            fits = [
-                (slot, layout) for slot in few if (layout := fuse(ordered, slot, parts, split=split, turned=turned))
-            ]
-            named = [
-                (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
-            ]
-            if len(named) > 1:
-                named.sort(key=lambda pair: -similarity(stem, pair[0].stem, self.weights))
-                best, second = (similarity(stem, slot.stem, self.weights) for slot, _ in named[:2])
-                named = named[:1] if best > second + 0.05 else []
-            unnamed = [(slot, layout) for slot, layout in fits if not self._has_twin(slot, many)]
-            chosen = named or (unnamed if len(unnamed) == 1 and len(parts) > 2 else [])
-            if not chosen or any(self._fits_alone(slot, few) for slot in ordered):
-                continue
-            slot, layout = chosen[0]
-            interleaved = "querykeyvalue" in slot.name.words
-            sources, targets = ((slot,), ordered) if split else (ordered, (slot,))
-            yield Match(
-                sources,
-                targets,
-                layout,
-                support=2.0 if named else 1.0,
-                margin=0.0 if interleaved else 2.0,
-                evidence={"names", "shapes"},
-                why=_INTERLEAVED if interleaved else "",
-            )
-
-    def _has_twin(self, slot: Slot, others: Sequence[Slot]) -> bool:
-        """Tell whether the other side has a tensor that may be this one as it is."""
-        return any(other.name.kind == slot.name.kind and other.shapes == slot.shapes for other in others)
-
-    def _fits_alone(self, slot: Slot, others: Sequence[Slot]) -> bool:
-        """Tell whether the other side has the same place by itself: then it is neither split nor fused."""
-        roles = self.source_roles | self.target_roles
-        return any(
-            roles.get(other.place) == roles.get(slot.place)
-            and other.name.kind == slot.name.kind
-            and other.shapes == slot.shapes
-            and similarity(slot.stem, other.stem, self.weights) > 0.5
-            for other in others
-        )
-
-    # --- one to one -----------------------------------------------------------------------------------------------
+        return Fusing(self.sources, self.targets, self.source_roles, self.target_roles, self.weights, turned)
 
     def _single(self, sources: Sequence[Slot], targets: Sequence[Slot], known: Sequence[Match]) -> list[Match]:
         """Assign, take what is certain, let it vouch for its company, and assign again until nothing changes."""
@@ -225,7 +129,7 @@ class Matching:
             0.0 if undecided or interleaved else margin,
             self._evidence(sources[i], targets[j], layouts[i, j][0], score),
             tuple(sources[rival] for rival in rivals),
-            _INTERLEAVED if interleaved else "may be transposed, as others of this file are" if undecided else "",
+            INTERLEAVED if interleaved else "may be transposed, as others of this file are" if undecided else "",
             tuple(layouts[i, j]),
             self.inside,
         )
@@ -245,14 +149,14 @@ class Matching:
         alike = kinds_agree(source.name, target.name) and source.number == target.number
         if not alike or len(source.shapes) != len(target.shapes):
             return []
-        if self.resize is not None:
-            return [None] if self.resize(source, target) is not None else []
+        if self.may_resize is not None:
+            return [None] if self.may_resize(source, target) else []
         if (source.terms[0].axis is None) == (target.terms[0].axis is None):
             possible = [relate(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
         else:
             possible = [relate_stacked(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
         shared = [layout for layout in possible[0] if all(layout in others for others in possible)]
-        kind = (self.inside, *convention(source, target))
+        kind = convention(source, target, inside=self.inside)
         if kind in self.conventions:
             return [layout for layout in shared if layout == self.conventions[kind]] or shared
         foreign = source.place.endswith("kernel") and not target.place.endswith("kernel")
@@ -287,17 +191,11 @@ class Matching:
         """Let places count that lie where blocks are that correspond."""
         if not self.scopes or source.label == target.label == "":
             return 0.0
-        one, other = (
-            source.place[: len(source.place) - len(source.label)],
-            target.place[: len(target.place) - len(target.label)],
-        )
+        one, other = source.place.removesuffix(source.label), target.place.removesuffix(target.label)
         if (one, other) in self.scopes:
             return 0.8
-        return (
-            -1.0
-            if any(one == scope for scope, _ in self.scopes) and any(other == scope for _, scope in self.scopes)
-            else 0.0
-        )
+        elsewhere = {scope for scope, _ in self.scopes}, {scope for _, scope in self.scopes}
+        return -1.0 if one in elsewhere[0] and other in elsewhere[1] else 0.0
 
     def _with_order(
         self, sources: Sequence[Slot], targets: Sequence[Slot], scores: Mapping[tuple[int, int], float]
@@ -345,7 +243,7 @@ class Matching:
 
     def _shape_support(self, source: Slot, target: Slot, *, alone: bool) -> float:
         """Let a shape speak for a pair that nothing else could be, where it is more than a vector."""
-        if self.resize is not None or not self.allowed.shapes:
+        if self.may_resize is not None or not self.allowed.shapes:
             return 0.0
         if source.place in self.unique and target.place in self.unique:
             many = len(target.shapes[0]) > 2
@@ -355,9 +253,9 @@ class Matching:
         return 1.0 if self.inside else 0.2
 
 
-def convention(source: Slot, target: Slot) -> tuple[object, ...]:
-    """Give what a layout is a convention of: the ranks of both, and what module it is for."""
-    return len(source.shapes[0]), len(target.shapes[0]), target.owner
+def convention(source: Slot, target: Slot, *, inside: bool) -> Convention:
+    """Give what the layout of a pair is a convention of."""
+    return inside, len(source.shapes[0]), len(target.shapes[0]), target.owner
 
 
 def _series(slots: Sequence[Slot]) -> list[list[int]]:

@@ -76,6 +76,11 @@ def read_name(text: str) -> Name:
     return Name(text, tuple(words), numbers, kind, parent)
 
 
+def tail(key: str, count: int) -> list[str]:
+    """Give the last segments of a key."""
+    return key.split(".")[-count:]
+
+
 def join_words(words: Iterable[str]) -> list[str]:
     """Put words together that mean something only together."""
     joined: list[str] = []

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ckptfix.inference.copies import choose_copy, find_copies
-from ckptfix.inference.infer import Guess, Inference, infer, is_token_table
+from ckptfix.inference.infer import Inference, infer
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link
 from ckptfix.inference.match import Allowed
-from ckptfix.inference.names import read_name
+from ckptfix.inference.names import read_name, tail
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.inference.slots import find_role
+from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
 
 
@@ -56,11 +57,11 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
         notes.append(f"the file holds the model {len(copies)} times: '{head}' is used, {others} dropped")
     found = infer(chosen, want, allowed)
     answer = Answer(found.links, notes=notes)
-    _doubt_rotary(answer, found, chosen, want)
+    _doubt_rotary(answer, chosen, want)
     _doubt_leftovers(answer, found, chosen)
     if copies and kept is None:
         why = f"the file holds the model {len(copies)} times, as {', '.join(map(repr, copies))}: drop all but one"
-        _doubt(answer, answer.links, why)
+        _doubt(answer, lambda link: why)
     for guess in found.guesses:
         for key in guess.link.target_keys:
             if key in found.left_targets:
@@ -68,18 +69,23 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
                 answer.ambiguous.append(Ambiguity(key, tuple(candidates), guess.why))
                 del found.left_targets[key]
     _repeat(answer, found, want)
-    _fill(answer, found, chosen, want)
+    _fill(answer, found, want)
     used = {key for link in answer.links for key in link.source_keys}
     used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
     answer.unused = [key for key in have if key not in used]
     return answer
 
 
-def _doubt(answer: Answer, links: Iterable[Link], why: str) -> None:
-    """Take links back: their targets are ambiguous."""
-    for link in list(links):
-        answer.links.remove(link)
-        answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in link.target_keys]
+def _doubt(answer: Answer, why_of: Callable[[Link], str | None]) -> None:
+    """Take back the links that there is a reason to doubt: their targets are ambiguous."""
+    kept: list[Link] = []
+    for link in answer.links:
+        why = why_of(link)
+        if why is None:
+            kept.append(link)
+        else:
+            answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in link.target_keys]
+    answer.links = kept
 
 
 def _doubt_leftovers(answer: Answer, found: Inference, have: Manifest) -> None:
@@ -90,11 +96,13 @@ def _doubt_leftovers(answer: Answer, found: Inference, have: Manifest) -> None:
     for key, spec in have.items():
         if key not in known and spec.shape and spec.dtype.kind == "float" and _is_part(key):
             left.setdefault(_owner(key), key)
-    for link in list(answer.links):
+
+    def half(link: Link) -> str | None:
         owners = [_owner(key) for key in link.source_keys if _is_part(key)]
         beside = next((left[owner] for owner in owners if owner in left), None)
-        if beside is not None:
-            _doubt(answer, [link], f"'{beside}' of the same module is left over, and may have to be folded in")
+        return f"'{beside}' of the same module is left over, and may have to be folded in" if beside else None
+
+    _doubt(answer, half)
 
 
 def _owner(key: str) -> str:
@@ -109,7 +117,7 @@ def _is_part(key: str) -> bool:
     return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
 
 
-def _doubt_rotary(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
+def _doubt_rotary(answer: Answer, have: Manifest, want: Manifest) -> None:
     """Take back queries and keys whose rows may have to be permuted, unless both sides are known to agree."""
     if not is_rotary(have, want):
         return
@@ -122,24 +130,16 @@ def _doubt_rotary(answer: Answer, found: Inference, have: Manifest, want: Manife
         if turn
         else "rows of rotary heads come in two orders, and names and shapes do not tell which"
     )
-    for link in list(answer.links):
-        roles = {find_role(read_name(key)) for key in link.target_keys}
-        if not roles & {"q", "k", "qkv"} or _tail(link.source_keys[0]) == _tail(link.target_keys[0]):
+    kept: list[Link] = []
+    for link in answer.links:
+        turned = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
+        if not turned or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3):  # of one library's names
+            kept.append(link)
             continue
-        doubted = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
-        answer.links.remove(link)
-        for key in doubted:
-            answer.ambiguous.append(Ambiguity(key, link.source_keys, why))
-        if len(doubted) < len(link.target_keys):
-            found.guesses.append(Guess(replace(link, why=why), (), why))
-            for key in link.target_keys:
-                if key not in doubted:
-                    answer.ambiguous.append(Ambiguity(key, link.source_keys, "fused with a key that is ambiguous"))
-
-
-def _tail(key: str) -> str:
-    """Give the last three segments of a key: the same on both sides, they are of one library's."""
-    return ".".join(key.split(".")[-3:])
+        others = [key for key in link.target_keys if key not in turned]
+        answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in turned]
+        answer.ambiguous += [Ambiguity(key, link.source_keys, "fused with a key that is ambiguous") for key in others]
+    answer.links = kept
 
 
 def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
@@ -166,20 +166,20 @@ def _is_output(key: str) -> bool:
     return bool({"classifier", "decoder", "out"} & {concept(word) for word in read_name(key).words})
 
 
-def _fill(answer: Answer, found: Inference, have: Manifest, want: Manifest) -> None:
+def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
     """Keep the initial value of what has no counterpart; what a tensor that is left might make stays open.
 
     So does all of it where most of the target would be new, and a block of which only a part has a source.
     """
     by_shape = {tuple(sorted(spec.shape)): key for key, spec in found.left_sources.items() if spec.shape}
-    by_name = {_tail(key): key for key in found.left_sources}
+    by_name = {tuple(tail(key, 3)): key for key in found.left_sources}
     outputs = _last_layers(want)
     made = {key for link in answer.links for key in link.target_keys} | set(answer.copied)
     made |= {doubt.target for doubt in answer.ambiguous}
     share = sum(want[key].numel for key in made) / max(want.numel, 1)
     for key, spec in found.left_targets.items():
         other = by_shape.get(tuple(sorted(spec.shape)))
-        namesake = by_name.get(_tail(key))
+        namesake = by_name.get(tuple(tail(key, 3)))
         if want.kinds.get(key) == "buffer" or not spec.shape or spec.dtype.kind != "float":
             answer.filled.append(key)
         elif other is not None:

@@ -20,8 +20,7 @@ class Slot:
 
     `terms` and `shapes` are those of each block in turn; a term of several keys is stacked along its axis, which is the
     first of its shape. `label` is how the place is read, where that is not as it is written. `position` is the place
-    among all slots, `owner` the class of the module, where known,
-    and `number` the kind of its numbers.
+    among all slots, `owner` the class of the module, where known, and `number` the kind of its numbers.
     """
 
     place: str
@@ -50,8 +49,6 @@ class Slot:
 
 _ROLES = {"query": "q", "key": "k", "value": "v", "fused": "qkv", "keyvalue": "kv", "querykeyvalue": "qkv"}
 _GATED = {"gate": "gate", "up": "up", "down": "down"}
-_AFTER = {"after"}
-_BEFORE = {"before"}
 
 
 def find_role(name: Name) -> str:
@@ -231,6 +228,5 @@ def find_parents(slot: Slot) -> tuple[str, ...]:
     """Give the modules above a place, innermost first."""
     parents = [slot.name.parent]
     while parents[-1]:
-        cut = max(parents[-1].rfind("."), parents[-1].rfind("/"))
-        parents.append(parents[-1][:cut] if cut > 0 else "")
+        parents.append(_above(parents[-1]))
     return tuple(parents)

@@ -63,6 +63,11 @@ class Suggestion:
         """Whether every target key is resolved or filled."""
         return not self.ambiguous and not self.unresolved
 
+    @property
+    def doubts(self) -> dict[str, list[str]]:
+        """What is open: the target keys, by the reason."""
+        return group_doubts(self.ambiguous, self.unresolved)
+
     def raise_for_doubts(self) -> None:
         """Raise Unresolved unless every target key is resolved or filled."""
         if self.is_complete:
@@ -94,9 +99,14 @@ class Suggestion:
 
 def suggest_recipe(have: Manifest, want: Manifest, description: str, without: Collection[Evidence] = ()) -> Suggestion:
     """Infer a recipe from the names and shapes of both sides. Reads no tensor and builds no model."""
+    return write_suggestion(settle_without(have, want, without), have, want, description)
+
+
+def settle_without(have: Manifest, want: Manifest, without: Collection[Evidence]) -> Answer:
+    """Account for every key from names and shapes, some kinds of evidence left aside."""
     allowed = Allowed("names" not in without, "shapes" not in without, "order" not in without)
     known = replace(want, owners={}, modules={}) if "classes" in without else want
-    return write_suggestion(settle(have, known, allowed), have, want, description)
+    return settle(have, known, allowed)
 
 
 def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, description: str) -> Suggestion:
@@ -155,10 +165,9 @@ def write_suggestion(
     if last and not written.rules:
         text = text.replace("rules: []", "rules:")
     text += "".join(f"  - {json.dumps(rule)}\n" for rule in last)
-    open_keys = [f"# {line}" for line in _doubts(answer)]
     return Suggestion(
         recipe=values,
-        text=text + "".join(f"{line}\n" for line in open_keys),
+        text=text + "".join(_comments(answer)),
         rules=written.rules + len(last),
         resolved=tuple(key for key in want if key in resolved),
         filled=tuple(answer.filled),
@@ -169,17 +178,21 @@ def write_suggestion(
     )
 
 
-def _doubts(answer: Answer) -> Iterator[str]:
-    """Say in lines what is open, the keys of one reason together."""
+def group_doubts(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, str]) -> dict[str, list[str]]:
+    """Give what is open, the target keys of each reason together."""
     reasons: dict[str, list[str]] = {}
-    for doubt in answer.ambiguous:
-        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(
-            f"{doubt.target} from {' or '.join(doubt.candidates[:3])}"
-        )
-    for key, why in answer.unresolved.items():
+    for doubt in ambiguous:
+        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(doubt.target)
+    for key, why in unresolved.items():
         reasons.setdefault(f"unresolved, {why}", []).append(key)
-    for reason, keys in reasons.items():
-        yield f"{reason} ({len(keys)} keys):"
-        yield from (f"  {key}" for key in keys[:_MOST_OPEN])
+    return reasons
+
+
+def _comments(answer: Answer) -> Iterator[str]:
+    """Say in comments below the recipe what is open, with the candidates."""
+    candidates = {doubt.target: f" from {' or '.join(doubt.candidates[:3])}" for doubt in answer.ambiguous}
+    for reason, keys in group_doubts(answer.ambiguous, answer.unresolved).items():
+        yield f"# {reason} ({len(keys)} keys):\n"
+        yield from (f"#   {key}{candidates.get(key, '')}\n" for key in keys[:_MOST_OPEN])
         if len(keys) > _MOST_OPEN:
-            yield "  ..."
+            yield "#   ...\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -127,12 +128,7 @@ def _ancestors(key: str) -> list[str]:
 
 def show_suggestion(suggestion: Suggestion) -> Iterator[str]:
     """Show what a suggested recipe leaves open, then the account in one line."""
-    reasons: dict[str, list[str]] = {}
-    for doubt in suggestion.ambiguous:
-        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(doubt.target)
-    for key, why in suggestion.unresolved.items():
-        reasons.setdefault(f"unresolved, {why}", []).append(key)
-    for reason, keys in list(reasons.items())[:_MOST_ROWS]:
+    for reason, keys in islice(suggestion.doubts.items(), _MOST_ROWS):
         yield f"{reason}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
     counts = {
         "resolved": len(suggestion.resolved),

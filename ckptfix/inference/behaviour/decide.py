@@ -18,9 +18,8 @@ from ckptfix.inference.behaviour.questions import ask, module_of
 from ckptfix.inference.behaviour.search import Search, Verdict
 from ckptfix.inference.generalise import generalise
 from ckptfix.inference.link import Evidence, Link
-from ckptfix.inference.match import Allowed
-from ckptfix.inference.settle import Answer, settle
-from ckptfix.inference.suggestion import Suggestion, write_suggestion
+from ckptfix.inference.settle import Answer
+from ckptfix.inference.suggestion import Suggestion, settle_without, write_suggestion
 from ckptfix.planning import make_plan
 from ckptfix.proof.finding import one_line
 from ckptfix.proof.forward import sample_input
@@ -70,11 +69,9 @@ def suggest_by_behaviour(
     without: Collection[Evidence] = (),
 ) -> Suggestion:
     """Infer a recipe from names and shapes, and then by `decide`. Raises what `decide` raises."""
-    want = target.manifest
-    allowed = Allowed("names" not in without, "shapes" not in without, "order" not in without)
-    known = replace(want, owners={}, modules={}) if "classes" in without else want
-    answer = decide(settle(source.manifest, known, allowed), source, source_target, target, input_shape)
-    return write_suggestion(answer, source.manifest, want, description)
+    known = settle_without(source.manifest, target.manifest, without)
+    answer = decide(known, source, source_target, target, input_shape)
+    return write_suggestion(answer, source.manifest, target.manifest, description)
 
 
 def _with_batch(shape: Shape | None, sample: Shape | None) -> Shape | None:

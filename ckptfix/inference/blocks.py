@@ -1,0 +1,68 @@
+"""Align the repeated blocks of two models, level by level, until nothing that repeats is left on one side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptfix.inference.units import Level, Pairing, Surroundings, Unit, find_levels, pair_levels
+from ckptfix.tensors import TensorSpec
+
+Tensors = Mapping[str, TensorSpec]
+Reads = tuple[Mapping[str, str], Mapping[str, str]]
+"""How the keys of both sides are read."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Two levels whose blocks correspond, and the modules around them, source and target."""
+
+    pairing: Pairing
+    scopes: tuple[str, str]
+
+    def kinds(self) -> list[list[tuple[Unit, Unit]]]:
+        """Group the pairs of blocks that have the same places on both sides."""
+        groups: dict[object, list[tuple[Unit, Unit]]] = {}
+        for source, target in self.pairing.pairs:
+            groups.setdefault((frozenset(source.keys), frozenset(target.keys)), []).append((source, target))
+        return list(groups.values())
+
+    @property
+    def further(self) -> set[str]:
+        """The keys of the target's blocks that the source, which has fewer, has none for."""
+        if len(self.pairing.target.units) <= len(self.pairing.source.units):
+            return set()
+        paired = {id(unit) for _, unit in self.pairing.pairs}
+        return {key for unit in self.pairing.target.units if id(unit) not in paired for key in unit.keys.values()}
+
+
+def align_blocks(have: Tensors, want: Tensors, reads: Reads, *, use_names: bool) -> Iterator[Aligned]:
+    """Pair the levels that correspond best, take their blocks out, and go on with what is left."""
+    pools = dict(have), dict(want)
+    while True:
+        levels = find_levels(pools[0], reads[0]), find_levels(pools[1], reads[1])
+        surroundings = _surroundings(pools, levels, reads)
+        pairing = pair_levels(*levels, surroundings, use_names=use_names)
+        if pairing is None:
+            return
+        scopes = surroundings.scope(0, pairing.source.template), surroundings.scope(1, pairing.target.template)
+        yield Aligned(pairing, scopes)
+        for pool, units in zip(pools, zip(*pairing.pairs, strict=True), strict=True):
+            for unit in units:
+                for key in unit.keys.values():
+                    pool.pop(key, None)
+
+
+def _surroundings(
+    pools: tuple[Tensors, Tensors],
+    levels: tuple[Sequence[Level], Sequence[Level]],
+    reads: Reads,
+) -> Surroundings:
+    outside: list[dict[str, TensorSpec]] = []
+    for pool, side, texts in zip(pools, levels, reads, strict=True):
+        within: frozenset[str] = frozenset().union(*(level.keys for level in side))
+        outside.append({texts[key]: spec for key, spec in pool.items() if key not in within})
+    surroundings = Surroundings(*outside)
+    surroundings.prepare(0, levels[0])
+    surroundings.prepare(1, levels[1])
+    return surroundings
