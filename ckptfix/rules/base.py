@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from ckptfix.errors import CkptfixError, PatternError, RuleError, UnknownVariable
+from ckptfix.errors import CkptfixError, LayoutError, PatternError, RuleError, UnknownVariable
 from ckptfix.expr import Expr
 from ckptfix.keys import Group, KeyPattern, KeyTemplate, Member, VarValue
-from ckptfix.layout import Sizes
+from ckptfix.layout import Sizes, names_of, parse_tensor
 from ckptfix.tensors import Manifest
 
 
@@ -226,6 +226,34 @@ def groups_in_place(patterns: Iterable[KeyPattern], table: Collection[str]) -> l
     """Make each key that a pattern matches a group of its own."""
     found = dict.fromkeys(key for pattern in patterns for key, _ in pattern.matches(table))
     return [Group({}, ((Member(key),),)) for key in found]
+
+
+def edit_each(patterns: Iterable[KeyPattern], scope: Scope, make: Callable[[str], Expr | None]) -> Edit:
+    """Put in the place of each selected row what is made of it, None leaving it alone; a fault leaves the others."""
+    found = select(patterns, scope.table)
+    made: list[Made] = []
+    faults: list[CkptfixError] = []
+    for key in found.keys:
+        try:
+            expr = make(key)
+        except CkptfixError as error:
+            faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
+            continue
+        if expr is not None:
+            made.append(Made(key, expr, (key,)))
+    return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
+
+
+def check_axes(layout: str, wanted: Iterable[str]) -> list[str]:
+    """Give the names of a tensor's axes, which the wanted ones must be among. Raises ValueError."""
+    try:
+        names = [name for axis in parse_tensor(layout) for name in names_of(axis)]
+    except LayoutError as error:
+        raise ValueError(f"layout: {error}") from error
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"'{layout}' has no axis '{name}'; it has {', '.join(names)}")
+    return names
 
 
 def edit_groups(

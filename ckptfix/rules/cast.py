@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from ckptfix.expr import Cast as CastExpr
-from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, lossy, select
+from ckptfix.expr import Expr
+from ckptfix.rules.base import Edit, Example, Inverse, Patterns, Rule, Scope, edit_each, lossy
 from ckptfix.tensors import DType
 
 _FLOATS = [str(dtype) for dtype in DType if dtype.kind == "float" and dtype.torch_name and dtype.bits >= 8]
@@ -52,14 +53,13 @@ class Cast(Rule):
 
     def edit(self, scope: Scope) -> Edit:
         """Wrap the selected rows that are floating and of another dtype."""
-        found = select(self.keys, scope.table)
-        keys = [
-            key
-            for key in found.keys
-            if scope.table[key].spec.dtype.kind == "float" and scope.table[key].spec.dtype is not self.dtype
-        ]
-        made = tuple(Made(key, CastExpr(scope.table[key], self.dtype), (key,)) for key in keys)
-        return Edit(tuple(keys), made, len(keys), found.unmatched)
+
+        def cast(key: str) -> Expr | None:
+            spec = scope.table[key].spec
+            changes = spec.dtype.kind == "float" and spec.dtype is not self.dtype
+            return CastExpr(scope.table[key], self.dtype) if changes else None
+
+        return edit_each(self.keys, scope, cast)
 
     def inverse(self, scope: Scope, edit: Edit) -> Inverse:
         """Cast back, where the new dtype has every number of the old one."""

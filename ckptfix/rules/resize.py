@@ -6,24 +6,24 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ckptfix.errors import CkptfixError, LayoutError, RuleError
+from ckptfix.errors import LayoutError, RuleError
 from ckptfix.expr import Block, Channels, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
-from ckptfix.layout import Axes, Name, Sizes, expand, names_of, parse_tensor, solve, text_of
+from ckptfix.layout import Axes, Name, Sizes, expand, parse_tensor, solve, text_of
 from ckptfix.resizing import block_of, change_of, check_extents, shape_of
 from ckptfix.rules.base import (
     Edit,
     Example,
     Extent,
     Inverse,
-    Made,
     Patterns,
     Rule,
     Scope,
+    check_axes,
+    edit_each,
     keys_or_patterns,
     lossy,
-    select,
 )
 from ckptfix.tensors import Shape, TensorSpec
 
@@ -167,13 +167,7 @@ class Resize(Rule):
 
     @model_validator(mode="after")
     def _check_options(self) -> Resize:
-        try:
-            names = [name for axis in parse_tensor(self.layout) for name in names_of(axis)]
-        except LayoutError as error:
-            raise ValueError(f"layout: {error}") from error
-        for name in (*self.axes, *self.sizes):
-            if name not in names:
-                raise ValueError(f"'{self.layout}' has no axis '{name}'; it has {', '.join(names)}")
+        names = check_axes(self.layout, (*self.axes, *self.sizes))
         if len(set(self.axes)) < len(self.axes):
             raise ValueError(f"axes: one stands twice in {', '.join(self.axes)}")
         low, high = _AXES.get(self.mode, (1, len(names)))
@@ -191,18 +185,12 @@ class Resize(Rule):
 
     def edit(self, scope: Scope) -> Edit:
         """Wrap each selected row whose extents change."""
-        found = select(self.keys, scope.table)
-        made: list[Made] = []
-        faults: list[CkptfixError] = []
-        for key in found.keys:
-            try:
-                expr = self._resized(key, scope)
-            except CkptfixError as error:
-                faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
-                continue
-            if expr is not scope.table[key]:
-                made.append(Made(key, expr, (key,)))
-        return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
+
+        def resized(key: str) -> Expr | None:
+            expr = self._resized(key, scope)
+            return None if expr is scope.table[key] else expr
+
+        return edit_each(self.keys, scope, resized)
 
     def inverse(self, scope: Scope, edit: Edit) -> Inverse:
         """Crop what was padded; no other mode keeps every number apart."""

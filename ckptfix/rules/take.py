@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ckptfix.errors import CkptfixError, LayoutError, RuleError, UnknownVariable
+from ckptfix.errors import RuleError, UnknownVariable
 from ckptfix.expr import Expr
 from ckptfix.expr import Take as TakeExpr
 from ckptfix.layout import Axis, Name, Number, Product, Sizes, Sum, expand, extent, names_of, parse_tensor, solve
-from ckptfix.rules.base import Edit, Example, Extent, Inverse, Made, Patterns, Rule, Scope, lossy, select
+from ckptfix.rules.base import Edit, Example, Extent, Inverse, Patterns, Rule, Scope, check_axes, edit_each, lossy
 
 _SLICE = re.compile(r"(\d*):(\d*)(?::([1-9]\d*))?")
 
@@ -66,26 +66,12 @@ class Take(Rule):
 
     @model_validator(mode="after")
     def _check_axis(self) -> Take:
-        try:
-            names = [name for axis in parse_tensor(self.layout) for name in names_of(axis)]
-        except LayoutError as error:
-            raise ValueError(f"layout: {error}") from error
-        for name in (self.axis, *self.sizes):
-            if name not in names:
-                raise ValueError(f"'{self.layout}' has no axis '{name}'; it has {', '.join(names)}")
+        check_axes(self.layout, (self.axis, *self.sizes))
         return self
 
     def edit(self, scope: Scope) -> Edit:
         """Wrap each selected row."""
-        found = select(self.keys, scope.table)
-        made: list[Made] = []
-        faults: list[CkptfixError] = []
-        for key in found.keys:
-            try:
-                made.append(Made(key, self._taken(scope.table[key], scope), (key,)))
-            except CkptfixError as error:
-                faults.append(type(error)(f"'{key}': {error.message}", hint=error.hint))
-        return Edit(tuple(row.key for row in made), tuple(made), len(made), found.unmatched, tuple(faults))
+        return edit_each(self.keys, scope, lambda key: self._taken(scope.table[key], scope))
 
     def inverse(self, scope: Scope, edit: Edit) -> Inverse:
         """Put the rows back in their order, where all are there."""
