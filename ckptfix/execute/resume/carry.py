@@ -12,9 +12,9 @@ from ckptfix.execute.resume.optimizer import OptimizerState, read_optimizer
 from ckptfix.execute.resume.order import list_parameters, name_parameters
 from ckptfix.execute.resume.replay import NewEntry, Replay
 from ckptfix.expr import Expr, Read, replace_reads
-from ckptfix.formats import Checkpoint, Contents, open_checkpoint, open_contents
+from ckptfix.formats import Checkpoint, open_contents
 from ckptfix.formats.base import Frame, Node, Reader, Slot, TensorRef
-from ckptfix.formats.select import Budget, children, is_optimizer, join
+from ckptfix.formats.select import Budget, is_optimizer, resolve_path, select_state_dict
 from ckptfix.planning import Plan
 
 OPTIMIZER = "optimizer"
@@ -64,9 +64,10 @@ def carry(
         for asked in dict.fromkeys(also):
             if asked == OPTIMIZER:
                 for path in _optimizer_paths(checkpoint):
-                    parts[path] = made.optimizer(read_optimizer(_find(contents, path), path), reader)
+                    (node, *_) = filter(is_optimizer, resolve_path(contents.root, path))
+                    parts[path] = made.optimizer(read_optimizer(node, path), reader)
             else:
-                parts[asked] = made.state_dict(asked, plan_for)
+                parts[asked] = made.state_dict(select_state_dict(contents, asked), plan_for)
     framing = Framing(parts)
     frame = framing.frame(contents.root)
     if lost := [path for path in parts if path not in framing.placed]:
@@ -84,20 +85,6 @@ def _optimizer_paths(checkpoint: Checkpoint) -> tuple[str, ...]:
     return checkpoint.optimizers
 
 
-def _find(contents: Contents, path: str) -> Node:
-    """Give the value at the path of an optimizer."""
-    pending: list[tuple[str, Node]] = [("", contents.root)]
-    while pending:
-        place, node = pending.pop()
-        if place == path and is_optimizer(node):
-            return node
-        for name, child in children(node):
-            below = join(place, name)
-            if path == below or path.startswith(f"{below}."):
-                pending.append((below, child))
-    raise InvalidCall(f"has no optimizer at {path}", where=str(contents.path))
-
-
 @dataclass
 class _Making:
     checkpoint: Checkpoint
@@ -107,9 +94,9 @@ class _Making:
     carried: list[Carried] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def state_dict(self, path: str, plan_for: Callable[[Checkpoint], Plan]) -> Frame:
+    def state_dict(self, other: Checkpoint, plan_for: Callable[[Checkpoint], Plan]) -> Frame:
         """Adapt another state dict of the file, such as an average of the weights, by the same recipe."""
-        other = open_checkpoint(self.checkpoint.path, select=path)
+        path = other.select
         plan = plan_for(other)
         plan.raise_for_errors()
         plan.raise_for_gaps()

@@ -5,7 +5,7 @@ A mapping without direct tensors is searched. A pickled module counts as the map
 """
 
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases, wrapper_prefixes
-from ckptfix.formats.select.choose import WHOLE, select_state_dict
+from ckptfix.formats.select.choose import WHOLE, resolve_path, select_state_dict
 from ckptfix.formats.select.nesting import Budget, children, is_module, is_optimizer, join, mapping_of, name_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "join",
     "mapping_of",
     "name_of",
+    "resolve_path",
     "select_state_dict",
     "wrapper_prefixes",
 ]

@@ -160,7 +160,7 @@ def _take(
     else:
         # `models[0]` is how a place is printed, `models.0` how a key is.
         ways = [path, re.sub(r"\[(\d+)\]", r".\1", path)]
-        nodes = [node for way in ways for node in _resolve(contents.root, way)]
+        nodes = [node for way in ways for node in resolve_path(contents.root, way)]
         if not nodes:
             near = difflib.get_close_matches(path, [candidate.path for candidate in candidates], cutoff=0.4)
             offered = [candidate for candidate in candidates if candidate.path in near] or candidates
@@ -187,7 +187,7 @@ def _take(
     return tensors, ignored
 
 
-def _resolve(root: Node, path: str) -> list[Node]:
+def resolve_path(root: Node, path: str) -> list[Node]:
     """Give the values at a dotted path. Keys may have dots themselves, so each split of the path is tried."""
     pending = [(root, path)]
     found: list[Node] = []
