@@ -29,7 +29,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeMLP
 
 from tests.recipes.case import Case, save_pretrained, tokens
 from tests.recipes.language import SIZES, VOCABULARY
-from tests.recipes.layouts import Expert
+from tests.recipes.layouts import GatedFeedForward
 from tests.recipes.vision import Model
 
 MODEL: dict[str, Any] = SIZES | {"num_hidden_layers": 3, "num_key_value_heads": 2, "num_experts_per_tok": 4}
@@ -73,7 +73,7 @@ def split_phimoe() -> nn.Module:
         del layer.mlp
         block.gate = block.router
         del block.router
-        block.experts = Chosen(Expert(block.hidden_dim, block.ffn_dim) for _ in range(block.num_experts))
+        block.experts = Chosen(GatedFeedForward(block.hidden_dim, block.ffn_dim) for _ in range(block.num_experts))
         block.__dict__["router"] = block.gate  # the block calls it so; the state dict must not name it twice
         layer.block_sparse_moe = block
         layer.__dict__["mlp"] = block

@@ -38,7 +38,9 @@ class MetaAttention(nn.Module):
         return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
-class MetaFeedForward(nn.Module):
+class GatedFeedForward(nn.Module):
+    """A gated network under the names that Meta's Llama and Mixtral's experts share."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.w1 = nn.Linear(width, hidden, bias=False)
@@ -53,7 +55,7 @@ class MetaBlock(nn.Module):
     def __init__(self, width: int, heads: int, kv_heads: int, hidden: int) -> None:
         super().__init__()
         self.attention = MetaAttention(width, heads, kv_heads)
-        self.feed_forward = MetaFeedForward(width, hidden)
+        self.feed_forward = GatedFeedForward(width, hidden)
         self.attention_norm = nn.RMSNorm(width, eps=1e-6)
         self.ffn_norm = nn.RMSNorm(width, eps=1e-6)
 
@@ -157,17 +159,6 @@ def split_neox(config: GPTNeoXConfig) -> nn.Module:
     return model
 
 
-class Expert(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(width, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, width, bias=False)
-        self.w3 = nn.Linear(width, hidden, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(functional.silu(self.w1(x)) * self.w3(x))
-
-
 class Experts(nn.Module):
     """The experts of Mixtral as in transformers 4, all of them run on every token."""
 
@@ -176,7 +167,7 @@ class Experts(nn.Module):
         self.top = config.num_experts_per_tok
         self.gate = nn.Linear(config.hidden_size, config.num_local_experts, bias=False)
         sizes = config.hidden_size, config.intermediate_size
-        self.experts = nn.ModuleList(Expert(*sizes) for _ in range(config.num_local_experts))
+        self.experts = nn.ModuleList(GatedFeedForward(*sizes) for _ in range(config.num_local_experts))
 
     def forward(self, x: Tensor) -> Tensor:
         shares = self.gate(x).softmax(-1)
