@@ -264,6 +264,14 @@ def test_a_selection_without_a_place_of_its_own_is_refused(tmp_path: Path) -> No
         ckptfix.adapt(f"{tmp_path}/last.pt#nets[0]", Split(), tmp_path / "no.pth", RECIPE, also=["optimizer"])
 
 
+def test_a_file_that_is_an_optimizer_has_no_weights_to_go_along_with(tmp_path: Path) -> None:
+    _, optimizer = trained(OPTIMIZERS["adam"])
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    whole = f"{tmp_path}/optimizer.pt#."
+    with pytest.raises(InvalidCall, match="the 8 parameters of '' fit the state dict"):
+        ckptfix.adapt(whole, f"shapes:{whole}", tmp_path / "out.pth", also=["optimizer"])
+
+
 def test_without_an_optimizer_there_is_none(tmp_path: Path) -> None:
     torch.save(Fused().state_dict(), tmp_path / "last.pt")
     with pytest.raises(InvalidCall, match="holds no optimizer"):

@@ -188,7 +188,9 @@ def _take(
 
 
 def resolve_path(root: Node, path: str) -> list[Node]:
-    """Give the values at a dotted path. Keys may have dots themselves, so each split of the path is tried."""
+    """Give the values at a dotted path, '' being the root. Keys may have dots themselves: each split is tried."""
+    if not path:
+        return [root]
     pending = [(root, path)]
     found: list[Node] = []
     while pending:
