@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptfix.inference.candidate import INTERLEAVED, Match
-from ckptfix.inference.names import kinds_agree, similarity
+from ckptfix.inference.lexicon import concept
+from ckptfix.inference.names import Name, kinds_agree, similarity
 from ckptfix.inference.slots import Slot
 from ckptfix.tensors import Shape
 
@@ -53,11 +54,11 @@ class Fusing:
         for stem, members in groups.items():
             if set(members) != set(parts):
                 continue
-            ordered = tuple(members[part] for part in parts)
+            orders = {slot.place: _order(slot.name, parts) for slot in few}
             fits = [
                 (slot, layout)
                 for slot in few
-                if (layout := _fuse(ordered, slot, parts, split=split, turned=self.turned))
+                if (layout := _fuse(members, slot, orders[slot.place], split=split, turned=self.turned))
             ]
             named = [
                 (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
@@ -68,9 +69,10 @@ class Fusing:
                 named = named[:1] if best > second + 0.05 else []
             unnamed = [(slot, layout) for slot, layout in fits if not self._has_twin(slot, many)]
             chosen = named or (unnamed if len(unnamed) == 1 and len(parts) > 2 else [])
-            if not chosen or any(self._fits_alone(slot, few) for slot in ordered):
+            if not chosen or any(self._fits_alone(slot, few) for slot in members.values()):
                 continue
             slot, layout = chosen[0]
+            ordered = tuple(members[part] for part in orders[slot.place])
             interleaved = "querykeyvalue" in slot.name.words
             sources, targets = ((slot,), ordered) if split else (ordered, (slot,))
             yield Match(
@@ -99,11 +101,24 @@ class Fusing:
         )
 
 
-def _fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bool, turned: bool | None) -> str | None:
-    """Give the layout that joins the parts along one axis, where their extents add up in every block.
+def _order(name: Name, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the parts in the order that the name of the whole gives (`kqv`, `up_gate`), else the usual one."""
+    said: list[str] = []
+    for word in name.words:
+        letters = word.removeprefix("w")
+        said += letters if set(letters) == set(parts) else [concept(word)]
+    said = [part for part in said if part in parts]
+    return tuple(said) if sorted(said) == sorted(parts) else parts
+
+
+def _fuse(
+    members: Mapping[str, Slot], whole: Slot, names: Sequence[str], *, split: bool, turned: bool | None
+) -> str | None:
+    """Give the layout that joins the members, in the order of `names`, where their extents add up in every block.
 
     `turned` says whether matrices of this file are transposed, where that is known: squares do not show it.
     """
+    parts = [members[name] for name in names]
     if any(len(part.shapes) != len(whole.shapes) or not kinds_agree(part.name, whole.name) for part in parts):
         return None
     together = set(zip(*(part.shapes for part in parts), whole.shapes, strict=True))
@@ -121,8 +136,10 @@ def _fuse(parts: Sequence[Slot], whole: Slot, names: Sequence[str], *, split: bo
 def _join_axis(
     parts: Sequence[Shape], whole: Shape, names: Sequence[str], known: bool | None
 ) -> tuple[str, str] | None:
-    ranks = {len(part) for part in parts} | {len(whole)}
-    if len(ranks) != 1 or whole == ():
+    ranks = {len(part) for part in parts}
+    if ranks == {len(whole) + 1} and len(whole) in (1, 2):
+        return _join_heads(parts, whole, names)
+    if ranks != {len(whole)} or whole == ():
         return None
     (rank,) = ranks
     letters = "xyz"
@@ -150,4 +167,21 @@ def _join_axis(
                 own[axis] = name
                 separate.append(" ".join([*own[:offset], *reversed(own[offset:])] if turned else own))
             return ", ".join(separate), " ".join(fused)
+    return None
+
+
+def _join_heads(parts: Sequence[Shape], whole: Shape, names: Sequence[str]) -> tuple[str, str] | None:
+    """Join parts whose rows are unfolded into heads, [inputs, heads, size], [heads, size, inputs] or [heads, size]."""
+    for before, after in ((1, 0), (0, 1)) if len(whole) == 2 else ((0, 0),):
+        outer = {(part[:before], part[len(part) - after :]) for part in parts}
+        heads = [part[before : len(part) - after] for part in parts]
+        rows = sum(count * size for count, size in heads)
+        if (
+            outer == {(whole[1:] * before, whole[1:] * after)}
+            and len({size for _, size in heads}) == 1
+            and rows == whole[0]
+        ):
+            lead, trail = "y " * before, " y" * after
+            rest = " y" * (len(whole) - 1)
+            return ", ".join(f"{lead}{name} h{trail}" for name in names), f"(({'+'.join(names)}) h){rest}"
     return None

@@ -15,8 +15,8 @@ mlp: mlp ffn ff feedforward feed forward ffw feedfwd
 query: query q wq queries qproj
 key: key k wk keys kproj
 value: value v wv values vproj
-fused: qkv wqkv inproj qkvproj
-keyvalue: kv keyvalue
+fused: qkv qvk kqv kvq vqk vkq wqkv inproj qkvproj
+keyvalue: kv vk keyvalue
 out: out output o wo outproj outputs
 gate: gate gating
 up: up upscale

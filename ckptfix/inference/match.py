@@ -10,7 +10,7 @@ from ckptfix.inference.candidate import INTERLEAVED, Match
 from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.names import conflict, kinds_agree, similarity
-from ckptfix.inference.shapes import relate, relate_stacked
+from ckptfix.inference.shapes import is_turned, relate, relate_stacked
 from ckptfix.inference.slots import Slot, find_leaders, find_parents, is_sorted, stack_slots, tell_roles, word_weights
 
 Convention = tuple[bool, int, int, str]
@@ -73,9 +73,12 @@ class Matching:
         return [*composed, *self._single(sources, targets, composed)]
 
     def _fusing(self) -> Fusing:
+        return Fusing(self.sources, self.targets, self.source_roles, self.target_roles, self.weights, self._turned())
+
+    def _turned(self) -> bool | None:
+        """Tell whether the matrices of this file are transposed; None where that is not known."""
         votes = {layout for kind, layout in self.conventions.items() if kind[:3] == (self.inside, 2, 2)}
-        turned = votes.pop() is not None if len(votes) == 1 else None
-        return Fusing(self.sources, self.targets, self.source_roles, self.target_roles, self.weights, turned)
+        return votes.pop() is not None if len(votes) == 1 else None
 
     def _single(self, sources: Sequence[Slot], targets: Sequence[Slot], known: Sequence[Match]) -> list[Match]:
         """Assign, take what is certain, let it vouch for its company, and assign again until nothing changes."""
@@ -159,6 +162,8 @@ class Matching:
         kind = convention(source, target, inside=self.inside)
         if kind in self.conventions:
             return [layout for layout in shared if layout == self.conventions[kind]] or shared
+        if len(shared) > 1 and len(source.shapes[0]) != len(target.shapes[0]) and self._turned() is not None:
+            return [layout for layout in shared if is_turned(layout) == self._turned()] or shared
         foreign = source.place.endswith("kernel") and not target.place.endswith("kernel")
         if len(shared) > 1 and shared[0] is None and not any(self.conventions.values()) and not foreign:
             return shared[:1]  # nothing in this file is transposed

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from ckptfix.tensors import Shape
 
 TURNED = "o i -> i o"
 """A matrix transposed."""
+
+_TURNS: dict[int, dict[str, Sequence[int]]] = {
+    2: {TURNED: (1, 0)},
+    3: {"a b c -> a c b": (0, 2, 1), "w i o -> o i w": (2, 1, 0)},
+    4: {"h w i o -> o i h w": (3, 2, 0, 1), "h w c m -> c m h w": (2, 3, 0, 1)},
+    5: {"d h w i o -> o i d h w": (4, 3, 0, 1, 2)},
+}
+"""The orders of axes that libraries differ by: matrices and filters with their inputs first or last."""
 
 _LETTERS = "abcdefgh"
 
@@ -17,22 +26,26 @@ def relate(have: Shape, want: Shape) -> list[str | None]:
 
     A square matrix may be transposed as well; its shape does not tell.
     """
-    if have == want:
-        return [None, TURNED] if len(have) == 2 and have[0] == have[1] > 1 else [None]
     if prod(have) != prod(want) or not have or not want:
-        return []
-    found = [layout for layout in (_units(have, want), _folds(have, want)) if layout]
-    if len(have) == 2 and have[::-1] == want:
-        found.append(TURNED)
-    if len(have) == len(want) == 3 and have[0] == want[0] and have[:0:-1] == want[1:]:
-        found.append("a b c -> a c b")
-    if len(have) == len(want) == 4:
-        height, width, inputs, outputs = have
-        if want == (outputs, inputs, height, width):
-            found.append("h w i o -> o i h w")
-        if want == (inputs, outputs, height, width):
-            found.append("h w c m -> c m h w")
+        return [None] if have == want else []
+    found: list[str | None] = [None] if have == want else []
+    if have != want:
+        found += [layout for layout in (_units(have, want), _folds(have, want), _folds_turned(have, want)) if layout]
+    if max(have) > 1:
+        found += [layout for layout, turn in _TURNS.get(len(have), {}).items() if _permuted(have, turn) == want]
     return list(dict.fromkeys(found))
+
+
+def is_turned(layout: str | None) -> bool:
+    """Tell whether the first axis of a layout comes later afterwards."""
+    if layout is None:
+        return False
+    before, after = (side.replace("(", "").replace(")", "").split() for side in layout.split(" -> "))
+    return bool(before) and before[0] != after[0]
+
+
+def _permuted(shape: Shape, order: Sequence[int]) -> Shape:
+    return tuple(shape[axis] for axis in order)
 
 
 def _units(have: Shape, want: Shape) -> str | None:
@@ -69,6 +82,17 @@ def _folds(have: Shape, want: Shape) -> str | None:
     folded = " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in groups)
     unfolded = " ".join(name for group in groups for name in group)
     return f"{folded} -> {unfolded}" if short is have else f"{unfolded} -> {folded}"
+
+
+def _folds_turned(have: Shape, want: Shape) -> str | None:
+    """Transpose a matrix whose one side is unfolded into heads: `i h d -> (h d) i`, and the ways back."""
+    if sorted((len(have), len(want))) != [2, 3] or 1 in (*have, *want):
+        return None
+    (one, other), (a, b, c) = sorted((have, want), key=len)
+    for folded, unfolded, fits in (("(b c) a", "a b c", (b * c, a)), ("c (a b)", "a b c", (c, a * b))):
+        if fits == (one, other):
+            return f"{folded} -> {unfolded}" if len(have) == 2 else f"{unfolded} -> {folded}"
+    return None
 
 
 def relate_stacked(have: Shape, want: Shape) -> list[str | None]:
