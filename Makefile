@@ -26,6 +26,7 @@ fixtures: .venv/dev-ready
 
 docs: .venv/dev-ready
 	$(BIN)/python -m tests.recipes.table docs/recipes.md
+	$(BIN)/python -m tests.inference.suggested docs/suggested.md
 
 clean:
 	rm -rf .venv demo-out build dist
