@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptfix.inference.units import Level, Pairing, Surroundings, Unit, find_levels, pair_levels
 from ckptfix.tensors import TensorSpec
@@ -39,12 +39,17 @@ class Aligned:
 def align_blocks(have: Tensors, want: Tensors, reads: Reads, *, use_names: bool) -> Iterator[Aligned]:
     """Pair the levels that correspond best, take their blocks out, and go on with what is left."""
     pools = dict(have), dict(want)
+    doubted: dict[str, str] = {}
     while True:
         levels = find_levels(pools[0], reads[0]), find_levels(pools[1], reads[1])
         surroundings = _surroundings(pools, levels, reads)
         pairing = pair_levels(*levels, surroundings, use_names=use_names)
         if pairing is None:
             return
+        known = doubted.get(pairing.source.template) or doubted.get(pairing.target.template)
+        if known and not pairing.rivals:  # what is left of an exchange that nothing decides
+            pairing = replace(pairing, rivals=(known,))
+        doubted |= dict.fromkeys(pairing.rivals, pairing.source.template)
         scopes = surroundings.scope(0, pairing.source.template), surroundings.scope(1, pairing.target.template)
         yield Aligned(pairing, scopes)
         for pool, units in zip(pools, zip(*pairing.pairs, strict=True), strict=True):

@@ -12,6 +12,20 @@ _LEAST_SUPPORT = 0.5
 
 INTERLEAVED = "heads may lie one after the other, q, k and v of each together"
 """Why a fused projection of queries, keys and values may not be what it seems."""
+_HALVES = "the halves of shift and scale may come the other way round"
+UNNAMED = "nothing says in which order queries, keys and values lie in it"
+
+
+def reserve(source: Slot, target: Slot, roles: tuple[str, str]) -> str:
+    """Say what may be otherwise inside two tensors that correspond; nothing where no convention is known to differ."""
+    words = set(source.name.words), set(target.name.words)
+    if ("querykeyvalue" in words[0]) != ("querykeyvalue" in words[1]):
+        return INTERLEAVED
+    if (roles[0] == "qkv") != (roles[1] == "qkv"):
+        return UNNAMED
+    if ("modulation" in words[0]) != ("modulation" in words[1]) and target.shapes[0][0] % 2 == 0:
+        return _HALVES
+    return ""
 
 
 @dataclass
@@ -30,6 +44,11 @@ class Match:
     inside: bool = True
 
     @property
-    def is_certain(self) -> bool:
+    def is_placed(self) -> bool:
         """Whether nothing else fits nearly as well, and something speaks for it."""
         return self.margin >= LEAST_MARGIN and self.support >= _LEAST_SUPPORT
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is placed, and nothing says that it may be otherwise inside (`why`)."""
+        return self.is_placed and not self.why

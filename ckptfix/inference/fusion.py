@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptfix.inference.candidate import INTERLEAVED, Match
+from ckptfix.inference.candidate import INTERLEAVED, UNNAMED, Match
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.names import Name, kinds_agree, similarity
 from ckptfix.inference.slots import Slot
@@ -47,6 +47,7 @@ class Fusing:
         split: bool,
     ) -> Iterator[Match]:
         groups: dict[tuple[str, ...], dict[str, Slot]] = {}
+        taken: set[str] = set()
         for slot in many:
             role = many_roles.get(slot.place, "").removeprefix("cross ")
             if role in parts:
@@ -54,15 +55,17 @@ class Fusing:
         for stem, members in groups.items():
             if set(members) != set(parts):
                 continue
-            orders = {slot.place: _order(slot.name, parts) for slot in few}
+            orders = {slot.place: _order(slot.name, parts) for slot in few if slot.place not in taken}
             fits = [
                 (slot, layout)
                 for slot in few
-                if (layout := _fuse(members, slot, orders[slot.place], split=split, turned=self.turned))
+                if slot.place in orders
+                and (layout := _fuse(members, slot, orders[slot.place], split=split, turned=self.turned))
             ]
-            named = [
-                (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
-            ]
+            crossing = any(many_roles.get(slot.place, "").startswith("cross ") for slot in members.values())
+            named = [(slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").endswith(whole)]
+            if all(any(role.startswith("cross ") for role in side.values()) for side in (many_roles, few_roles)):
+                named = [pair for pair in named if few_roles[pair[0].place].startswith("cross ") == crossing]
             if len(named) > 1:
                 named.sort(key=lambda pair: -similarity(stem, pair[0].stem, self.weights))
                 best, second = (similarity(stem, slot.stem, self.weights) for slot, _ in named[:2])
@@ -72,17 +75,18 @@ class Fusing:
             if not chosen or any(self._fits_alone(slot, few) for slot in members.values()):
                 continue
             slot, layout = chosen[0]
+            taken.add(slot.place)
             ordered = tuple(members[part] for part in orders[slot.place])
-            interleaved = "querykeyvalue" in slot.name.words
+            why = INTERLEAVED if "querykeyvalue" in slot.name.words else "" if named else UNNAMED
             sources, targets = ((slot,), ordered) if split else (ordered, (slot,))
             yield Match(
                 sources,
                 targets,
                 layout,
                 support=2.0 if named else 1.0,
-                margin=0.0 if interleaved else 2.0,
+                margin=2.0,
                 evidence={"names", "shapes"},
-                why=INTERLEAVED if interleaved else "",
+                why=why,
             )
 
     def _has_twin(self, slot: Slot, others: Sequence[Slot]) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from ckptfix.inference.blocks import Aligned, Reads, align_blocks
 from ckptfix.inference.candidate import Match
+from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link, Term
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, convention
+from ckptfix.inference.names import read_name
 from ckptfix.inference.resizable import Fields, find_resize
+from ckptfix.inference.shapes import SAME_STACK
 from ckptfix.inference.slots import Slot
 from ckptfix.inference.units import Unit, find_levels, read_keys
 from ckptfix.inference.vocabulary import find_vocabularies
@@ -43,6 +47,13 @@ class Guess:
     link: Link
     rivals: tuple[str, ...]
     why: str
+    by_blocks: bool = False
+    """Whether it is doubted only because its whole block may be another."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of both sides."""
+        return (*self.link.source_keys, *self.link.target_keys)
 
 
 def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inference:
@@ -65,7 +76,7 @@ def _conventions(matches: Iterable[Match]) -> dict[Convention, str | None]:
     seen: dict[Convention, set[str | None]] = {}
     for match in matches:
         single = len(match.sources) == len(match.targets) == len(match.options) == 1
-        if match.is_certain and single and not _is_square(match):
+        if match.is_placed and single and not _is_square(match):
             kind = convention(match.sources[0], match.targets[0], inside=match.inside)
             seen.setdefault(kind, set()).update(match.options)
     return {kind: layouts.pop() for kind, layouts in seen.items() if len(layouts) == 1}
@@ -88,8 +99,9 @@ def _match(
     vocabularies = find_vocabularies(have, want)
     for blocks in aligned:
         for pairs in blocks.kinds():
-            sources = _slots([unit for unit, _ in pairs], have, {})
-            targets = _slots([unit for _, unit in pairs], want, want.owners)
+            templates = blocks.pairing.source.template, blocks.pairing.target.template
+            sources = _slots([unit for unit, _ in pairs], templates[0], have, {})
+            targets = _slots([unit for _, unit in pairs], templates[1], want, want.owners)
             matching = Matching(sources, targets, allowed, inside=True, conventions=conventions)
             matches = matching.solve()
             if _share(matching, matches) < _LEAST_SHARE:
@@ -99,18 +111,20 @@ def _match(
             _note_left(found, matching)
         found.new_blocks |= blocks.further
     scopes: dict[str, str] = {}
+    doubted = {key for guess in found.guesses if guess.by_blocks for key in guess.keys}
     for blocks in aligned:
         if not blocks.pairing.rivals:
             scopes.setdefault(*blocks.scopes)
     matching = Matching(
-        _rest(found.left_sources, reads[0], {}, scopes.keys()),
-        _rest(found.left_targets, reads[1], want.owners, scopes.values()),
+        _rest(found.left_sources, doubted, reads[0], {}, scopes.keys()),
+        _rest(found.left_targets, doubted, reads[1], want.owners, scopes.values()),
         allowed,
         inside=False,
         conventions=conventions,
         unique=_unique(have, reads[0]) | _unique(want, reads[1]),
-        repeated=_repeated(found.left_sources, reads[0]) | _repeated(found.left_targets, reads[1]),
+        repeated=_repeated(have.tensors, reads[0]) | _repeated(want.tensors, reads[1]),
         scopes=frozenset(scopes.items()),
+        in_order=not doubted,
     )
     _settle(found, matching.solve())
     _settle_resized(found, matching, vocabularies)
@@ -129,13 +143,14 @@ def _note_left(found: Inference, matching: Matching) -> None:
 
 
 def _share(matching: Matching, matches: Sequence[Match]) -> float:
-    """Tell how much of the larger part of two blocks has a counterpart in the other, 0 to 1."""
+    """Tell how much of two blocks has a counterpart in the other, 0 to 1: of the elements or of the tensors."""
     matched = (
         [slot for match in matches for slot in match.sources],
         [slot for match in matches for slot in match.targets],
     )
-    sides = zip(matched, (matching.sources, matching.targets), strict=True)
-    return min(sum(map(_size, found)) / max(sum(map(_size, slots)), 1) for found, slots in sides)
+    sides = list(zip(matched, (matching.sources, matching.targets), strict=True))
+    of_elements = min(sum(map(_size, found)) / max(sum(map(_size, slots)), 1) for found, slots in sides)
+    return max(of_elements, min(len(found) / max(len(slots), 1) for found, slots in sides))
 
 
 def _size(slot: Slot) -> int:
@@ -143,12 +158,16 @@ def _size(slot: Slot) -> int:
 
 
 def _rest(
-    left: Mapping[str, TensorSpec], reads: Mapping[str, str], owners: Mapping[str, str], scopes: Iterable[str]
+    left: Mapping[str, TensorSpec],
+    doubted: Collection[str],
+    reads: Mapping[str, str],
+    owners: Mapping[str, str],
+    scopes: Iterable[str],
 ) -> list[Slot]:
-    """Make slots of what is left, read from the innermost scope on."""
+    """Make slots of what is left and not `doubted`, read from the innermost scope on."""
     ordered = sorted(scopes, key=len, reverse=True)
     slots: list[Slot] = []
-    for position, (key, spec) in enumerate(left.items()):
+    for position, (key, spec) in enumerate((key, spec) for key, spec in left.items() if key not in doubted):
         text = reads[key]
         scope = next((scope for scope in ordered if text.startswith(scope)), "")
         label = text.removeprefix(scope)
@@ -178,8 +197,11 @@ def _unique(manifest: Manifest, reads: Mapping[str, str]) -> frozenset[str]:
     return frozenset(reads[keys[0]] for keys in seen.values() if len(keys) == 1 and len(manifest[keys[0]].shape) > 1)
 
 
-def _slots(units: Sequence[Unit], manifest: Manifest, owners: Mapping[str, str]) -> list[Slot]:
+def _slots(units: Sequence[Unit], template: str, manifest: Manifest, owners: Mapping[str, str]) -> list[Slot]:
+    """Make slots of blocks. What a block itself is called (`patch_embed#`) belongs to the names of its places."""
     places = units[0].keys
+    own = re.split(r"[./]", template.rstrip(".#"))[-1]
+    label = "".join(f"{word}." for word in read_name(own).telling if concept(word) not in ("encoder", "decoder"))
     return [
         Slot(
             place,
@@ -187,6 +209,7 @@ def _slots(units: Sequence[Unit], manifest: Manifest, owners: Mapping[str, str])
             tuple(manifest[unit.keys[place]].shape for unit in units),
             position,
             owners.get(key, ""),
+            label and label + place,
             number=manifest[key].dtype.kind,
         )
         for position, (place, key) in enumerate(places.items())
@@ -203,7 +226,7 @@ def _settle(found: Inference, matches: Iterable[Match], rivals: Sequence[str] = 
                 _take(found, link)
             else:
                 others = tuple(slot.terms[n].keys[0] for slot in match.rivals)
-                found.guesses.append(Guess(link, others, _doubt(match, rivals)))
+                found.guesses.append(Guess(link, others, _doubt(match, rivals), bool(rivals)))
 
 
 def _link(match: Match, n: int) -> Link:
@@ -226,7 +249,13 @@ def _doubt(match: Match, rivals: Sequence[str]) -> str:
 
 
 def _take(found: Inference, link: Link) -> None:
-    found.links.append(link)
+    if link.layout == SAME_STACK and link.sources[0].axis and link.targets[0].axis:  # stacked on both sides: one by one
+        pairs = zip(link.source_keys, link.target_keys, strict=True)
+        found.links += [
+            Link.rename(source, target, link.confidence, link.why, link.evidence) for source, target in pairs
+        ]
+    else:
+        found.links.append(link)
     for key in link.source_keys:
         found.left_sources.pop(key, None)
     for key in link.target_keys:

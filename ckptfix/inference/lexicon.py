@@ -25,7 +25,8 @@ token: token tokens tok word words wte vocab
 position: position positional positions pos wpe posemb
 segment: segment type tokentype
 embed: embed embedding embeddings emb embeds embedder
-class: class cls classes
+class: class cls classes classification
+box: box bbox boxes regression reg loc
 classifier: head heads classifier predictions logits lm predictor classif
 distilled: dist distillation distilled
 mask: mask masked

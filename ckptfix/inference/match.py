@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptfix.inference.assignment import Board, assign
-from ckptfix.inference.candidate import INTERLEAVED, Match
+from ckptfix.inference.assignment import Board, Pair, assign
+from ckptfix.inference.candidate import Match, reserve
 from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.names import conflict, kinds_agree, similarity
+from ckptfix.inference.order import is_lockstep, may_follow, rank_series
 from ckptfix.inference.shapes import is_turned, relate, relate_stacked
-from ckptfix.inference.slots import Slot, find_leaders, find_parents, is_sorted, stack_slots, tell_roles, word_weights
+from ckptfix.inference.slots import (
+    Slot,
+    find_leaders,
+    find_parents,
+    find_shifted,
+    is_sorted,
+    stack_slots,
+    tell_roles,
+    word_weights,
+)
+
+TURNED_OR_NOT = "may be transposed, as others of this file are"
 
 Convention = tuple[bool, int, int, str]
-"""What a layout is a convention of: whether it is of blocks, the ranks of both sides, and the module that it is for."""
+"""What a layout is a convention of: whether it is of blocks, the ranks of both sides, and the module that it is for.
+
+What is called a kernel is laid out alike in the whole file, whatever it is for.
+"""
 Conventions = Mapping[Convention, str | None]
 
 
@@ -43,8 +58,12 @@ class Matching:
         repeated: frozenset[str] = frozenset(),
         scopes: frozenset[tuple[str, str]] = frozenset(),
         may_resize: Callable[[Slot, Slot], bool] | None = None,
+        in_order: bool = True,
     ) -> None:
-        """Take the slots. With `may_resize` only pairs that it allows are made, by their names alone."""
+        """Take the slots. With `may_resize` only pairs that it allows are made, by their names alone.
+
+        `in_order` says whether the order of definition may speak where everything fits place by place.
+        """
         self.allowed = allowed
         self.inside = inside
         self.settled = conventions is not None
@@ -53,10 +72,12 @@ class Matching:
         self.repeated = repeated
         self.scopes = scopes
         self.may_resize = may_resize
+        self.in_order = in_order and may_resize is None
         self.sources = stack_slots(sources, targets)
         self.targets = stack_slots(targets, sources)
         self.source_roles = tell_roles(self.sources) if allowed.names else {}
         self.target_roles = tell_roles(self.targets)
+        self.shifted = find_shifted(self.sources, self.targets)
         self.source_places = {slot.place for slot in self.sources}
         self.target_places = {slot.place for slot in self.targets}
         self.weights = word_weights([*self.sources, *self.targets])
@@ -77,7 +98,11 @@ class Matching:
 
     def _turned(self) -> bool | None:
         """Tell whether the matrices of this file are transposed; None where that is not known."""
-        votes = {layout for kind, layout in self.conventions.items() if kind[:3] == (self.inside, 2, 2)}
+        votes = {
+            layout
+            for kind, layout in self.conventions.items()
+            if kind[1:3] == (2, 2) and (kind[0] == self.inside or kind[3] == "kernel")
+        }
         return votes.pop() is not None if len(votes) == 1 else None
 
     def _single(self, sources: Sequence[Slot], targets: Sequence[Slot], known: Sequence[Match]) -> list[Match]:
@@ -89,12 +114,12 @@ class Matching:
             if (options := self._layouts(source, target))
         }
         base = {(i, j): self._score(sources[i], targets[j], options[0]) for (i, j), options in layouts.items()}
-        base = self._with_order(sources, targets, base)
-        certain: set[tuple[int, int]] = set()
+        base = self._with_order(sources, targets, base, layouts)
+        certain: set[Pair] = set()
         anchors = [
             (source, target)
             for match in known
-            if match.is_certain
+            if match.is_placed
             for source in match.sources
             for target in match.targets
         ]
@@ -104,7 +129,7 @@ class Matching:
             pairs = assign({pair: score for pair, score in scores.items() if score > -2})
             board = Board(scores, pairs)
             found = [self._judge(i, j, sources, targets, board, layouts) for j, i in pairs.items()]
-            now = {(i, j) for (j, i), match in zip(pairs.items(), found, strict=True) if match.is_certain}
+            now = {(i, j) for (j, i), match in zip(pairs.items(), found, strict=True) if match.is_placed}
             if now == certain:
                 break
             certain = now
@@ -117,22 +142,22 @@ class Matching:
         sources: Sequence[Slot],
         targets: Sequence[Slot],
         board: Board,
-        layouts: Mapping[tuple[int, int], list[str | None]],
+        layouts: Mapping[Pair, list[str | None]],
     ) -> Match:
         margin, rivals = board.margin(i, j)
         score = board.scores[i, j]
-        undecided = len(layouts[i, j]) > 1 and self.settled
-        interleaved = sum("querykeyvalue" in slot.name.words for slot in (sources[i], targets[j])) == 1
+        roles = self.source_roles.get(sources[i].place, ""), self.target_roles.get(targets[j].place, "")
+        why = TURNED_OR_NOT if len(layouts[i, j]) > 1 and self.settled else reserve(sources[i], targets[j], roles)
         shape = self._shape_support(sources[i], targets[j], alone=board.is_alone(i, j))
         return Match(
             (sources[i],),
             (targets[j],),
             layouts[i, j][0],
             score + shape,
-            0.0 if undecided or interleaved else margin,
+            margin,
             self._evidence(sources[i], targets[j], layouts[i, j][0], score),
             tuple(sources[rival] for rival in rivals),
-            INTERLEAVED if interleaved else "may be transposed, as others of this file are" if undecided else "",
+            why,
             tuple(layouts[i, j]),
             self.inside,
         )
@@ -154,18 +179,20 @@ class Matching:
             return []
         if self.may_resize is not None:
             return [None] if self.may_resize(source, target) else []
-        if (source.terms[0].axis is None) == (target.terms[0].axis is None):
-            possible = [relate(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
-        else:
-            possible = [relate_stacked(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
+        related = relate_stacked if source.terms[0].axis or target.terms[0].axis else relate
+        possible = [related(have, want) for have, want in zip(source.shapes, target.shapes, strict=True)]
         shared = [layout for layout in possible[0] if all(layout in others for others in possible)]
         kind = convention(source, target, inside=self.inside)
         if kind in self.conventions:
-            return [layout for layout in shared if layout == self.conventions[kind]] or shared
+            usual = self.conventions[kind]
+            same = [layout for layout in shared if is_turned(layout) == is_turned(usual)]
+            return [usual] if usual in shared else same or shared
         if len(shared) > 1 and len(source.shapes[0]) != len(target.shapes[0]) and self._turned() is not None:
             return [layout for layout in shared if is_turned(layout) == self._turned()] or shared
         foreign = source.place.endswith("kernel") and not target.place.endswith("kernel")
-        if len(shared) > 1 and shared[0] is None and not any(self.conventions.values()) and not foreign:
+        foreign |= not source.name.kind and target.owner == "Linear"  # a matrix that is applied from the other side
+        plain = len(shared) > 1 and not is_turned(shared[0]) and "(" not in (shared[0] or "")
+        if plain and self.settled and not any(map(is_turned, self.conventions.values())) and not foreign:
             return shared[:1]  # nothing in this file is transposed
         return shared
 
@@ -182,10 +209,14 @@ class Matching:
             score += 2.0 if one == other else -3.0
         elif one or other:
             score -= 0.3
-        if source.place == target.place:
+        if self.shifted.search(source.place) or self.shifted.search(target.place):
+            pass  # the same number stands for another layer there
+        elif source.place == target.place:
             score += 1.5
         elif not self.inside and (source.place in self.target_places or target.place in self.source_places):
             score -= 2.0  # the other side has a place of that very name
+        elif _is_path_within(source.place, target.place):
+            score += 0.7  # the same path, but for what it is wrapped in
         elif source.name.numbers and source.name.numbers == target.name.numbers:
             score += 0.2
         if source.name.kind == target.name.kind and source.name.kind:
@@ -203,29 +234,32 @@ class Matching:
         return -1.0 if one in elsewhere[0] and other in elsewhere[1] else 0.0
 
     def _with_order(
-        self, sources: Sequence[Slot], targets: Sequence[Slot], scores: Mapping[tuple[int, int], float]
-    ) -> dict[tuple[int, int], float]:
-        """Let numbers count: of places that differ by numbers alone, the first is the first."""
-        ranked: dict[tuple[int, int], float] = dict(scores)
+        self,
+        sources: Sequence[Slot],
+        targets: Sequence[Slot],
+        scores: Mapping[Pair, float],
+        layouts: Mapping[Pair, list[str | None]],
+    ) -> dict[Pair, float]:
+        """Let numbers count, and the order of definition where everything fits place by place."""
+        ranked = dict(scores)
         if not self.allowed.order:
             return ranked
-        series, others = _series(sources), _series(targets)
-        for members in series:
-            for alike in others:
-                if len(alike) == len(members) and all(pair in scores for pair in zip(members, alike, strict=True)):
-                    for rank, i in enumerate(members):
-                        for place, j in enumerate(alike):
-                            if (i, j) in scores:
-                                ranked[i, j] = scores[i, j] + (1.0 if rank == place else -1.0)
+        for pair, bonus in rank_series(sources, targets, scores):
+            ranked[pair] += bonus
+        if self.in_order and is_lockstep(sources, targets, layouts):
+            for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+                roles = {self.source_roles.get(source.place, ""), self.target_roles.get(target.place, "")}
+                if may_follow(source, target, roles):
+                    ranked[i, i] += 0.8
         return ranked
 
     def _with_company(
         self,
         sources: Sequence[Slot],
         targets: Sequence[Slot],
-        scores: Mapping[tuple[int, int], float],
+        scores: Mapping[Pair, float],
         vouched: Sequence[tuple[Slot, Slot]],
-    ) -> dict[tuple[int, int], float]:
+    ) -> dict[Pair, float]:
         """Let certain neighbours vouch: the parameters of one module go to one module, a norm goes with its leader."""
         company: dict[tuple[str, str], set[tuple[str, str]]] = {}
         leaders: dict[str, set[str]] = {}
@@ -233,7 +267,7 @@ class Matching:
             leaders.setdefault(source.place, set()).add(target.place)
             for one, other in zip(find_parents(source), find_parents(target), strict=False):
                 company.setdefault((one, other), set()).add((source.place, target.place))
-        joined: dict[tuple[int, int], float] = {}
+        joined: dict[Pair, float] = {}
         for (i, j), score in scores.items():
             own = {(sources[i].place, targets[j].place)}
             bonus = 0.0
@@ -260,17 +294,10 @@ class Matching:
 
 def convention(source: Slot, target: Slot, *, inside: bool) -> Convention:
     """Give what the layout of a pair is a convention of."""
-    return inside, len(source.shapes[0]), len(target.shapes[0]), target.owner
+    ranks = len(source.shapes[0]), len(target.shapes[0])
+    return (False, *ranks, "kernel") if source.place.endswith("kernel") else (inside, *ranks, target.owner)
 
 
-def _series(slots: Sequence[Slot]) -> list[list[int]]:
-    """Group places that differ by numbers alone, in the order of the numbers."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, slot in enumerate(slots):
-        if slot.name.numbers:
-            groups.setdefault((slot.name.words, slot.name.kind, len(slot.shapes[0])), []).append(i)
-    return [
-        sorted(group, key=lambda i: slots[i].name.numbers)
-        for group in groups.values()
-        if len({slots[i].name.numbers for i in group}) == len(group) > 1  # `h_to_4h` and `4h_to_h` are no series
-    ]
+def _is_path_within(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    return "." in short and long.endswith(f".{short}")

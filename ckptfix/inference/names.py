@@ -13,6 +13,9 @@ from ckptfix.inference.lexicon import GENERIC, concept, is_purpose, likeness
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PARTS = re.compile(r"[./:]+")
 
+_SCOPES = {"encoder", "decoder", "visual", "text"}
+"""Purposes that whole models have: they count only where nothing nearer is said."""
+
 ParamKind = Literal["weight", "bias", "mean", "variance", "count", ""]
 
 _KINDS: dict[str, ParamKind] = {"scale": "weight", "bias": "bias", "mean": "mean", "variance": "variance"}
@@ -123,8 +126,8 @@ def kinds_agree(one: Name, other: Name) -> bool:
 
 def conflict(one: Name, other: Name) -> float:
     """Tell names apart that both say something, and nothing alike: 1 where they disagree wholly."""
-    first = [word for word in one.words if is_purpose(word)]
-    second = [word for word in other.words if is_purpose(word)]
+    sides = [[word for word in name.words if is_purpose(word)] for name in (one, other)]
+    first, second = ([word for word in side if concept(word) not in _SCOPES] or side for side in sides)
     if not first or not second:
         return 0.0
     return 0.0 if any(likeness(a, b) > 0 for a in first for b in second) else 1.0

@@ -22,7 +22,8 @@ TURN: dict[tuple[Order | None, Order | None], str] = {
 }
 """The layouts between the orders; `h` is the number of heads, `two` is 2."""
 
-_PLAIN = re.compile(r"^RotaryPositionalEmbeddings\(")
+_NEIGHBOURS = re.compile(r"^(RotaryPositionalEmbeddings|Complex\w*)\(")
+_HALVES = re.compile(r"^(\w*RotaryEmbedding|\w+RotaryPositionalEmbeddings)\(")
 _NAMED = re.compile(r"^\w*(Rotary|Rope)\w*\(", re.IGNORECASE)
 
 
@@ -42,11 +43,13 @@ def is_rotary(have: Manifest, want: Manifest) -> bool:
 
 
 def target_order(want: Manifest) -> Order | None:
-    """Tell the order of the architecture by the class of its rotary module."""
+    """Tell the order of the architecture by the class of its rotary module; None where it is not a known one."""
     classes = [text for text in want.modules.values() if _NAMED.match(text)]
     if not classes:
         return None
-    return "neighbours" if all(map(_PLAIN.match, classes)) else "halves"
+    if all(map(_NEIGHBOURS.match, classes)):
+        return "neighbours"
+    return "halves" if all(map(_HALVES.match, classes)) else None
 
 
 def source_order(keys: Iterable[str]) -> Order | None:

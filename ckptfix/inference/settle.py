@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ckptfix.inference.copies import choose_copy, find_copies
+from ckptfix.inference.doubts import Doubt, find_doubts
 from ckptfix.inference.infer import Inference, infer
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.names import read_name, tail
-from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
-from ckptfix.inference.slots import find_role
 from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
 
@@ -57,11 +55,11 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
         notes.append(f"the file holds the model {len(copies)} times: '{head}' is used, {others} dropped")
     found = infer(chosen, want, allowed)
     answer = Answer(found.links, notes=notes)
-    _doubt_rotary(answer, chosen, want)
-    _doubt_leftovers(answer, found, chosen)
+    for why_of in find_doubts(found, chosen, want):
+        _doubt(answer, why_of)
     if copies and kept is None:
         why = f"the file holds the model {len(copies)} times, as {', '.join(map(repr, copies))}: drop all but one"
-        _doubt(answer, lambda link: why)
+        _doubt(answer, lambda link: dict.fromkeys(link.target_keys, why))
     for guess in found.guesses:
         for key in guess.link.target_keys:
             if key in found.left_targets:
@@ -76,74 +74,19 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
     return answer
 
 
-def _doubt(answer: Answer, why_of: Callable[[Link], str | None]) -> None:
+def _doubt(answer: Answer, why_of: Doubt) -> None:
     """Take back the links that there is a reason to doubt: their targets are ambiguous."""
     kept: list[Link] = []
     for link in answer.links:
-        why = why_of(link)
-        if why is None:
-            kept.append(link)
+        if reasons := why_of(link):
+            answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key, why in reasons.items()]
         else:
-            answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in link.target_keys]
-    answer.links = kept
-
-
-def _doubt_leftovers(answer: Answer, found: Inference, have: Manifest) -> None:
-    """Take back what is made of half a module: a norm's direction without its length, a weight without its adapters."""
-    known = {key for link in answer.links for key in link.source_keys}
-    known |= {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
-    left: dict[str, str] = {}
-    for key, spec in have.items():
-        if key not in known and spec.shape and spec.dtype.kind == "float" and _is_part(key):
-            left.setdefault(_owner(key), key)
-
-    def half(link: Link) -> str | None:
-        owners = [_owner(key) for key in link.source_keys if _is_part(key)]
-        beside = next((left[owner] for owner in owners if owner in left), None)
-        return f"'{beside}' of the same module is left over, and may have to be folded in" if beside else None
-
-    _doubt(answer, half)
-
-
-def _owner(key: str) -> str:
-    """Give the module that a parameter works for: adapters work for the module that they are attached to."""
-    module = key.rpartition(".")[0].partition(".lora_")[0].removesuffix(".base_layer")
-    return module or key.partition("_")[0]
-
-
-def _is_part(key: str) -> bool:
-    """Tell a parameter that works together with others of its module from one that stands for itself."""
-    last = key.rpartition(".")[2]
-    return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
-
-
-def _doubt_rotary(answer: Answer, have: Manifest, want: Manifest) -> None:
-    """Take back queries and keys whose rows may have to be permuted, unless both sides are known to agree."""
-    if not is_rotary(have, want):
-        return
-    orders = source_order(have), target_order(want)
-    if orders[0] is not None and orders[0] == orders[1]:
-        return
-    turn = TURN.get(orders)
-    why = (
-        f"the rows of rotary heads lie otherwise there: {turn}, with h the number of heads"
-        if turn
-        else "rows of rotary heads come in two orders, and names and shapes do not tell which"
-    )
-    kept: list[Link] = []
-    for link in answer.links:
-        turned = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
-        if not turned or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3):  # of one library's names
             kept.append(link)
-            continue
-        others = [key for key in link.target_keys if key not in turned]
-        answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key in turned]
-        answer.ambiguous += [Ambiguity(key, link.source_keys, "fused with a key that is ambiguous") for key in others]
     answer.links = kept
 
 
 def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
-    """Copy what is tied: by the target's own word, or an output layer like the tokens' table that has no source."""
+    """Copy what is tied: by the target's own word, or a table of tokens or an output layer that has no source."""
     made = {key for link in answer.links for key in link.target_keys}
     for group in want.tied:
         first = next((key for key in group if key in made), None)
@@ -151,11 +94,12 @@ def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
             if first is not None and key in found.left_targets:
                 answer.copied[key] = first
                 del found.left_targets[key]
-    rows = {spec.shape[0] for key, spec in want.items() if is_token_table(key, spec)}
+    tables = {key for key, spec in want.items() if is_token_table(key, spec, want.owners.get(key, ""))}
+    rows = {want[key].shape[0] for key in tables}
     for key, spec in list(found.left_targets.items()):
-        if not spec.shape or spec.shape[0] not in rows or not _is_output(key):
+        if not spec.shape or spec.shape[0] not in rows or not (key in tables or _is_output(key)):
             continue
-        like = [other for other in made if want[other].shape == spec.shape]
+        like = [other for other in made if want[other].shape == spec.shape and (other in tables or key not in tables)]
         if len(like) == 1:
             answer.copied[key] = like[0]
             answer.notes.append(f"'{key}' has no source of its own; it is taken to be tied to '{like[0]}'")

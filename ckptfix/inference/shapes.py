@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import prod
 
@@ -9,6 +10,9 @@ from ckptfix.tensors import Shape
 
 TURNED = "o i -> i o"
 """A matrix transposed."""
+
+SAME_STACK = "e ... -> e ..."
+"""What is stacked, as it is."""
 
 _TURNS: dict[int, dict[str, Sequence[int]]] = {
     2: {TURNED: (1, 0)},
@@ -30,18 +34,19 @@ def relate(have: Shape, want: Shape) -> list[str | None]:
         return [None] if have == want else []
     found: list[str | None] = [None] if have == want else []
     if have != want:
-        found += [layout for layout in (_units(have, want), _folds(have, want), _folds_turned(have, want)) if layout]
+        ways = _units(have, want), _units_turned(have, want), _folds(have, want), _folds_turned(have, want)
+        found += [layout for layout in ways if layout]
     if max(have) > 1:
         found += [layout for layout, turn in _TURNS.get(len(have), {}).items() if _permuted(have, turn) == want]
     return list(dict.fromkeys(found))
 
 
 def is_turned(layout: str | None) -> bool:
-    """Tell whether the first axis of a layout comes later afterwards."""
+    """Tell whether the first axis of a layout, but for those of extent 1, comes later afterwards."""
     if layout is None:
         return False
-    before, after = (side.replace("(", "").replace(")", "").split() for side in layout.split(" -> "))
-    return bool(before) and before[0] != after[0]
+    before, after = (re.findall(r"[a-z]\w*|\.\.\.", side) for side in layout.split(" -> "))
+    return before[:1] != after[:1]
 
 
 def _permuted(shape: Shape, order: Sequence[int]) -> Shape:
@@ -58,6 +63,16 @@ def _units(have: Shape, want: Shape) -> str | None:
     before = " ".join("1" if extent == 1 else next(left) for extent in have)
     after = " ".join("1" if extent == 1 else next(right) for extent in want)
     return f"{before} -> {after}"
+
+
+def _units_turned(have: Shape, want: Shape) -> str | None:
+    """Transpose a matrix that is written with axes of extent 1 on one side: `1 1 i o -> o i`."""
+    real = [[extent for extent in shape if extent != 1] for shape in (have, want)]
+    if len(have) == len(want) or len(real[0]) != 2 or real[0] != real[1][::-1]:
+        return None
+    names = [iter("io"), iter("oi")]
+    sides = zip((have, want), names, strict=True)
+    return " -> ".join(" ".join("1" if extent == 1 else next(letters) for extent in shape) for shape, letters in sides)
 
 
 def _folds(have: Shape, want: Shape) -> str | None:
@@ -100,4 +115,4 @@ def relate_stacked(have: Shape, want: Shape) -> list[str | None]:
     if have[:1] != want[:1]:
         return []
     inner = relate(have[1:], want[1:])
-    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else "e ... -> e ..." for layout in inner]
+    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else SAME_STACK for layout in inner]

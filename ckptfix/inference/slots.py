@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from ckptfix.inference.link import Term
 from ckptfix.inference.names import Name, read_name
 from ckptfix.tensors import Kind as NumberKind
 from ckptfix.tensors import Shape
+
+_SEGMENT = re.compile(r"(?:(?<=\.)|^)[0-9]+(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Slot:
 
 
 _ROLES = {"query": "q", "key": "k", "value": "v", "fused": "qkv", "keyvalue": "kv", "querykeyvalue": "qkv"}
+_SELF = {"self", "selfattn", "selfattention", "sa", "slf"}
 _GATED = {"gate": "gate", "up": "up", "down": "down"}
 
 
@@ -147,21 +151,22 @@ def tell_roles(slots: Sequence[Slot]) -> dict[str, str]:
     """Give the role of each place, from its words and from what stands beside it; places without one are left out.
 
     Of two norms the later is the last, whatever it is said to come after. Numbers tell too: of `norm1` and `norm2` the
-    first and the last, of `w1`, `w2` and `w3` the gate, the way down and the way up.
+    first and the last, of `w1`, `w2` and `w3` the gate, the way down and the way up. Of two attentions, one of which is
+    said to be to itself, the other is the cross attention.
     """
     roles = {slot.place: slot.role for slot in slots if slot.role}
-    batched = any(slot.name.kind == "mean" for slot in slots)
-    if batched:  # among convolutions a norm belongs to the one that it follows
-        roles = {place: role for place, role in roles.items() if not role.startswith("norm")}
+    batched = {slot.name.parent for slot in slots if slot.name.kind == "mean"}
+    for slot in slots:
+        if slot.name.parent in batched:  # such a norm belongs to the convolution that it follows
+            roles.pop(slot.place, None)
     groups: dict[tuple[object, ...], list[Slot]] = {}
     for slot in slots:
-        if slot.name.numbers:
+        if slot.name.numbers and slot.name.parent not in batched:
             groups.setdefault((slot.name.words, slot.name.kind), []).append(slot)
     for members in groups.values():
         ordered = sorted(members, key=lambda slot: slot.name.numbers)
-        named = _numbered(ordered[0].name.words, [slot.name.numbers[-1] for slot in ordered])
-        if not batched or not named or not named[0].startswith("norm"):
-            roles |= {slot.place: role for slot, role in zip(ordered, named, strict=False)}
+        roles |= {slot.place: role for slot, role in zip(ordered, _numbered(ordered, slots), strict=False)}
+    roles |= _tell_three_norms(slots, roles)
     norms = {
         slot.name.parent
         for slot in slots
@@ -172,18 +177,68 @@ def tell_roles(slots: Sequence[Slot]) -> dict[str, str]:
             place: "norm last" if role.startswith(("norm after", "norm before")) else role
             for place, role in roles.items()
         }
-    return roles
+    return roles | _tell_crossing(slots, roles)
 
 
-def _numbered(words: tuple[str, ...], numbers: list[int]) -> tuple[str, ...]:
+def _numbered(members: Sequence[Slot], others: Sequence[Slot]) -> tuple[str, ...]:
+    """Tell the roles of places that differ by numbers alone, in the order of the numbers."""
+    words = members[0].name.words
     last = words[-1] if words else ""
+    numbers = [slot.name.numbers[-1] for slot in members]
     if "norm" in map(concept, words) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
         return {2: ("norm first", "norm last"), 3: ("norm first", "norm cross", "norm last")}.get(len(numbers), ())
+    shape = members[0].shapes[0]
+    wide = len(shape) > 1 and shape[-1] != shape[-2]
+    if wide and numbers[1:2] == [numbers[0] + 1] and members[1].shapes[0] == shape and concept(last) != "attention":
+        back = (*shape[:-2], shape[-1], shape[-2])
+        if len(members) == 3 and members[2].shapes[0] == back:
+            return ("gate", "up", "down")
+        if len(members) == 2 and sum(slot.shapes[0] == back for slot in others) == 1:
+            return ("gate", "up")
     if last == "w" and numbers == [1, 2, 3]:
         return ("gate", "down", "up")
     if last == "w" and numbers == [3, 12]:
         return ("down", "gate_up")
     return ()
+
+
+def _tell_three_norms(slots: Sequence[Slot], roles: Mapping[str, str]) -> dict[str, str]:
+    """Check which of three numbered norms is that of the cross attention, by what is defined before it.
+
+    Where the order is lost, only the names of `torch.nn.TransformerDecoderLayer` tell that its second norm is.
+    """
+    norms = [slot for slot in slots if roles.get(slot.place) in ("norm first", "norm cross") and slot.name.numbers]
+    if not any(roles[slot.place] == "norm cross" for slot in norms):
+        return {}
+    if is_sorted(slots):
+        known = any("multihead" in slot.name.words for slot in slots)
+        return {} if known else {slot.place: "" for slot in norms}
+    crossing: set[tuple[int, ...]] = set()
+    before = ""
+    for slot in sorted(slots, key=lambda slot: slot.position):
+        role = roles.get(slot.place, "")
+        if slot in norms and before.startswith("cross "):
+            crossing.add(slot.name.numbers)
+        elif not role.startswith("norm") and len(slot.shapes[0]) > 1:
+            before = role if role.endswith("o") else ""
+    if len(crossing) != 1:
+        return {}
+    return {slot.place: "norm cross" if slot.name.numbers in crossing else "norm first" for slot in norms}
+
+
+def _tell_crossing(slots: Iterable[Slot], roles: Mapping[str, str]) -> dict[str, str]:
+    """Find the cross attention that is called so only by contrast with a self attention."""
+    alike: dict[tuple[str, str], list[Slot]] = {}
+    for slot in slots:
+        role = roles.get(slot.place, "")
+        if role.removeprefix("cross ") in (*_ROLES.values(), "o"):
+            alike.setdefault((role.removeprefix("cross "), slot.name.kind), []).append(slot)
+    found: dict[str, str] = {}
+    for (role, _), members in alike.items():
+        crossing = [slot for slot in members if not _SELF & set(slot.name.words)]
+        if len(members) == 2 and len(crossing) == 1:
+            found[crossing[0].place] = f"cross {role}"
+    return found
 
 
 def is_sorted(slots: Sequence[Slot]) -> bool:
@@ -213,7 +268,7 @@ def find_leaders(slots: Sequence[Slot], *, ordered: bool) -> dict[str, str]:
         same = numbered.get((above, slot.name.numbers), []) if slot.name.numbers else []
         if len(beside.get(above, [])) == 1 and "." in slot.name.parent:
             leaders[slot.place] = beside[above][0].place
-        elif len(same) == 1:
+        elif len(same) == 1 and not (ordered and same[0].position > slot.position):
             leaders[slot.place] = same[0].place
         elif ordered and last is not None and last.shapes[0][0] == (slot.shapes[0] or (0,))[0]:
             leaders[slot.place] = last.place
@@ -230,3 +285,27 @@ def find_parents(slot: Slot) -> tuple[str, ...]:
     while parents[-1]:
         parents.append(_above(parents[-1]))
     return tuple(parents)
+
+
+def find_shifted(sources: Iterable[Slot], targets: Iterable[Slot]) -> re.Pattern[str]:
+    """Find what both sides count from the same word on, but not alike, as where a layer was put in between.
+
+    Gives a pattern that is found in the places whose numbers say nothing. Where one side only goes on for longer, they
+    do say something.
+    """
+    counted = [count_members(slot.place for slot in slots) for slots in (sources, targets)]
+    shifted: list[str] = []
+    for prefix in counted[0].keys() & counted[1].keys():
+        one, other = (sorted(side[prefix]) for side in counted)
+        if any(a != b for a, b in zip(one, other, strict=False)):
+            shifted.append(re.escape(prefix) + r"[0-9]")
+    return re.compile(rf"^(?:{'|'.join(sorted(shifted))})" if shifted else r"(?!)")
+
+
+def count_members(places: Iterable[str]) -> dict[str, set[int]]:
+    """Collect the whole segments that are numbers, by the path before them."""
+    found: dict[str, set[int]] = {}
+    for place in places:
+        for number in _SEGMENT.finditer(place):
+            found.setdefault(place[: number.start()], set()).add(int(number[0]))
+    return found

@@ -16,12 +16,13 @@ from itertools import pairwise
 from string import ascii_lowercase
 from typing import Literal
 
-from ckptfix.inference.lexicon import GENERIC
+from ckptfix.inference.lexicon import GENERIC, concept, is_purpose
 from ckptfix.inference.names import read_name, similarity
 from ckptfix.tensors import Shape, TensorSpec
 
 _NUMBER = re.compile(r"(?<![0-9])[0-9]+")
-_LETTER = re.compile(r"(?<=[_./])[a-z](?=[./])")
+_LETTER = re.compile(r"(?<=[_./])[a-z](?=[./])|(?<=[0-9])[a-z](?=[._/])")
+_JOIN = re.compile(r"_(?!mean|var)")
 _TOLERANCE = 0.04
 """Blocks are alike whose sizes differ by less: a key's bias more or less."""
 _MOST_CELLS = 4_000_000
@@ -63,24 +64,40 @@ class Level:
 
 def read_keys(keys: Iterable[str]) -> dict[str, str]:
     """Read keys as dotted paths: other separators, names said twice (`a/a/kernel:0`), blocks counted with letters."""
-    texts = {key: _dotted(key) for key in keys}
+    listed = list(keys)
+    flat = not any("." in key for key in listed)
+    texts = {key: _dotted(key, flat=flat) for key in listed}
     if len(set(texts.values())) < len(texts):
         texts = {key: key for key in texts}
     letters: dict[str, set[str]] = {}
     for text in texts.values():
         for found in _LETTER.finditer(text):
-            letters.setdefault(text[: found.start()], set()).add(found.group())
-    counted = {start for start, used in letters.items() if len(used) > 2 and used == set(ascii_lowercase[: len(used)])}
+            letters.setdefault(_template(text[: found.start()]), set()).add(found.group())
+    counted = {
+        start
+        for start, used in letters.items()
+        if len(used) > (1 if start.endswith("#") else 2) and used == set(ascii_lowercase[: len(used)])
+    }
 
     def number(found: re.Match[str]) -> str:
-        return str(ascii_lowercase.index(found[0])) if found.string[: found.start()] in counted else found[0]
+        start = _template(found.string[: found.start()])
+        if start not in counted:
+            return found[0]
+        return ("." if start.endswith("#") else "") + str(ascii_lowercase.index(found[0]))
 
     return {key: _LETTER.sub(number, text) for key, text in texts.items()}
 
 
-def _dotted(key: str) -> str:
+def _template(text: str) -> str:
+    return _NUMBER.sub("#", text)
+
+
+def _dotted(key: str, *, flat: bool) -> str:
+    """Read a key as a dotted path. In a `flat` file, which has no dots at all, underscores separate modules."""
     segments = re.split(r"[./:]", re.sub(r":[0-9]+$", "", key))
     kept = [segment for last, segment in pairwise(["", *segments]) if segment.isdigit() or segment != last]
+    if flat:
+        kept = [_JOIN.sub(".", segment) for segment in kept[:-1]] + kept[-1:] if len(kept) > 1 else _JOIN.split(kept[0])
     return ".".join(kept)
 
 
@@ -141,6 +158,11 @@ class Pairing:
     likeness: float
     rivals: tuple[str, ...] = ()
 
+    @property
+    def share(self) -> float:
+        """The part of the longer side's blocks that is paired."""
+        return len(self.pairs) / max(len(self.source.units), len(self.target.units))
+
 
 def pair_levels(
     sources: Sequence[Level], targets: Sequence[Level], surroundings: Surroundings, *, use_names: bool = True
@@ -155,8 +177,8 @@ def pair_levels(
         for source in sources:
             if min(source.numel, target.numel) < 0.5 * most:
                 continue
-            if pairs := align(source.units, target.units):
-                covered = sum(unit.numel for _, unit in pairs)
+            if pairs := _align_either_way(source.units, target.units):
+                covered = _covered(pairs)
                 alike = _likeness(source.template, target.template) if use_names else 0.0
                 around = surroundings.overlap(source.template, target.template)
                 found.append(Pairing(source, target, tuple(pairs), covered, alike + around))
@@ -167,18 +189,35 @@ def pair_levels(
     return replace(best, rivals=tuple(_rivals(best, found)))
 
 
+def _align_either_way(sources: Sequence[Unit], targets: Sequence[Unit]) -> list[tuple[Unit, Unit]]:
+    """Align blocks in order, or the other way round where that covers more: decoders are counted from either end."""
+    pairs = align(sources, targets)
+    if len(pairs) == min(len(sources), len(targets)):
+        return pairs
+    reverse = align(sources[::-1], targets)
+    return max(pairs, reverse, key=_covered)
+
+
+def _covered(pairs: Iterable[tuple[Unit, Unit]]) -> int:
+    return sum(unit.numel for _, unit in pairs)
+
+
 def _rank(pairing: Pairing, most: int) -> tuple[bool, float, int, int]:
     """Order pairings. A little less covered is as good: what counts then is the likeness, and finer units."""
     share = pairing.numel / max(most, 1)
-    whole = len(pairing.pairs) / max(len(pairing.source.units), len(pairing.target.units))
-    return share > 0.85, round(pairing.likeness + whole, 3), pairing.target.depth + pairing.source.depth, pairing.numel
+    return (
+        share > 0.85,
+        round(pairing.likeness + pairing.share, 3),
+        pairing.target.depth + pairing.source.depth,
+        pairing.numel,
+    )
 
 
 def _rivals(best: Pairing, found: Iterable[Pairing]) -> Iterator[str]:
     """Name the levels elsewhere in the source, or in the target, that fit as well as the best."""
     for other in found:
         close = other.numel > 0.9 * best.numel and other.likeness > best.likeness - 0.2
-        if not close or len(other.pairs) < len(best.pairs):
+        if not close or len(other.pairs) < len(best.pairs) or other.share < best.share - 0.2:
             continue
         if other.target is best.target and _apart(other.source, best.source):
             yield other.source.template
@@ -239,8 +278,13 @@ class Surroundings:
 
 
 def _likeness(one: str, other: str) -> float:
+    """Weigh the words of two levels; a purpose that only one of them has speaks against it."""
     words = [tuple(word for word in read_name(text).words if word not in GENERIC) for text in (one, other)]
-    return 0.5 if not words[0] and not words[1] else similarity(words[0], words[1], {})
+    purposes = [{concept(word) for word in side if is_purpose(word)} - {"encoder"} for side in words]
+    cost = 0.3 if purposes[0] != purposes[1] else 0.0
+    if all(words):
+        return similarity(words[0], words[1], {}) - cost
+    return (0.25 if any(words) else 0.5) - cost
 
 
 def align(sources: Sequence[Unit], targets: Sequence[Unit]) -> list[tuple[Unit, Unit]]:

@@ -154,8 +154,9 @@ def test_norms_that_are_alike_stay_ambiguous(tmp_path: Path) -> None:
     file, architecture = save(UnseenViT(), tmp_path), timm_vit()
     before = ckptfix.suggest(file, architecture)
     found = ckptfix.suggest(file, architecture, parity=UnseenViT(), input_shape=IMAGES)
-    assert [doubt.target for doubt in found.ambiguous] == [doubt.target for doubt in before.ambiguous]
-    assert found.recipe == before.recipe
+    assert [doubt.target for doubt in found.ambiguous] == [
+        doubt.target for doubt in before.ambiguous if ".norm" in doubt.target
+    ]
     assert found.ambiguous[0].why.endswith("the outputs are the same with 2 of 2 possibilities")
 
 

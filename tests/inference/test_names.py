@@ -38,14 +38,28 @@ def test_generic_words_tell_nothing() -> None:
 @pytest.mark.parametrize(
     ("keys", "reads"),
     [
-        (["a/conv2_1_bn/conv2_1_bn/gamma:0"], ["a.conv2_1_bn.gamma"]),
+        (["a/conv2_1_bn/conv2_1_bn/gamma:0"], ["a.conv2.1.bn.gamma"]),
+        (
+            ["res2_0_branch2a_w", "res2_0_branch2b_bn_running_mean"],
+            ["res2.0.branch2.0.w", "res2.0.branch2.1.bn.running_mean"],
+        ),
+        (["block1a_bn/gamma", "block2b_bn/gamma"], ["block1.0.bn.gamma", "block2.1.bn.gamma"]),
         (["blocks.0.0.w"], ["blocks.0.0.w"]),
         (["layer_a.w", "layer_b.w", "layer_c.w"], ["layer_0.w", "layer_1.w", "layer_2.w"]),
         (["layer_a.w", "layer_b.w"], ["layer_a.w", "layer_b.w"]),
         (["layer_x.w", "layer_y.w", "layer_z.w"], ["layer_x.w", "layer_y.w", "layer_z.w"]),
         (["a.w", "a/w"], ["a.w", "a/w"]),
     ],
-    ids=["keras", "numbers said twice", "letters", "two letters", "no alphabet", "kept apart"],
+    ids=[
+        "keras",
+        "underscores",
+        "numbers and letters",
+        "numbers said twice",
+        "letters",
+        "two letters",
+        "no alphabet",
+        "kept apart",
+    ],
 )
 def test_read_keys(keys: list[str], reads: list[str]) -> None:
     assert read_keys(keys) == dict(zip(keys, reads, strict=True))

@@ -57,7 +57,7 @@ def test_numbered_modules_are_no_blocks() -> None:
 def test_blocks_counted_with_letters() -> None:
     block: Shapes = {"conv/kernel:0": (3, 3, 4, 4), "bn/gamma:0": (4,)}
     found = levels({f"group_{letter}/{key}": shape for letter in "abc" for key, shape in block.items()})
-    assert [unit.index for unit in found["group_#"].units] == [(0,), (1,), (2,)]
+    assert [unit.index for unit in found["group.#"].units] == [(0,), (1,), (2,)]
 
 
 def units(sizes: list[int]) -> list[Unit]:

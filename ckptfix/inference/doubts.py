@@ -1,0 +1,137 @@
+"""What speaks against links that fit: halves of modules, norms to be folded, rows in another order, shifted numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ckptfix.inference.infer import Inference
+from ckptfix.inference.link import Link, Term
+from ckptfix.inference.names import read_name, tail
+from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
+from ckptfix.inference.slots import Slot, count_members, find_leaders, find_role, is_sorted
+from ckptfix.inference.units import read_keys
+from ckptfix.tensors import Manifest
+
+Doubt = Callable[[Link], Mapping[str, str]]
+"""Gives the reason to doubt a link, for each of its target keys; nothing where there is none."""
+
+
+def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
+    """Give what there is to doubt."""
+    known = {key for link in found.links for key in link.source_keys}
+    known |= {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
+    yield from _rotary(have, want)
+    yield _halves(known, have)
+    yield _folded({key for link in found.links for key in link.source_keys}, have)
+    yield _shifted(found, have, want)
+
+
+def _of(link: Link, why: str | None) -> Mapping[str, str]:
+    return dict.fromkeys(link.target_keys, why) if why else {}
+
+
+def _halves(known: set[str], have: Manifest) -> Doubt:
+    """Doubt what is made of half a module: a norm's direction without its length, a weight without its adapters."""
+    left: dict[str, list[str]] = {}
+    for key, spec in have.items():
+        if key not in known and spec.shape and spec.dtype.kind == "float":
+            left.setdefault(_owner(key), []).append(key)
+
+    def why(link: Link) -> Mapping[str, str]:
+        beside = (other for key in link.source_keys for other in left.get(_owner(key), ()) if _belong(key, other))
+        other = next(beside, None)
+        return _of(link, other and f"'{other}' of the same module is left over, and may have to be folded in")
+
+    return why
+
+
+def _owner(key: str) -> str:
+    """Give the module that a parameter works for: adapters work for the module that they are attached to."""
+    module = key.rpartition(".")[0].partition(".lora_")[0].removesuffix(".base_layer")
+    return module or key.partition("_")[0]
+
+
+def _belong(key: str, other: str) -> bool:
+    """Tell whether two parameters of a module work together: by their kind, or by the word that they begin with.
+
+    What is left of a weight says nothing against a bias.
+    """
+    one, last = key.rpartition(".")[2], other.rpartition(".")[2]
+    if read_name(key).kind == "bias":
+        return read_name(other).kind == "weight" and not last.startswith("weight_")
+    if _is_part(key) and _is_part(other):
+        return True
+    return "_" in one and one.partition("_")[0] == last.partition("_")[0]
+
+
+def _is_part(key: str) -> bool:
+    """Tell a parameter that works together with others of its module from one that stands for itself."""
+    last = key.rpartition(".")[2]
+    return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
+
+
+def _folded(linked: set[str], have: Manifest) -> Doubt:
+    """Doubt a convolution whose batch norm is left over as a whole: the target may have it folded in."""
+    reads = read_keys(have)
+    used = {name.parent for key in linked if (name := read_name(reads[key])).kind == "weight"}
+    norms = {name.parent for key in have if (name := read_name(reads[key])).kind == "mean" and name.parent not in used}
+    slots = [
+        Slot(reads[key], (Term.of(key),), (spec.shape,), position)
+        for position, (key, spec) in enumerate(have.items())
+        if spec.shape
+    ]
+    leaders = find_leaders(slots, ordered=not is_sorted(slots)) if norms else {}
+    folded = {_owner(leader): place for place, leader in leaders.items() if read_name(place).parent in norms}
+
+    def why(link: Link) -> Mapping[str, str]:
+        norm = next((folded[owner] for key in link.source_keys if (owner := _owner(reads[key])) in folded), None)
+        return _of(link, norm and f"the batch norm of '{norm}', which follows it, is left over: fold it in first")
+
+    return why
+
+
+def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
+    """Doubt a series of which some go to their own number and others to a neighbour of another name.
+
+    `layers.0`, `layers.1` and `layers.2` may as well be `proj_in`, `layers.0` and `proj_out`, in this order.
+    """
+    counted = count_members(have), count_members(want)
+    torn: set[str] = set()
+    for link in found.links:
+        for key in link.source_keys:
+            for prefix in (prefix for prefix in counted[0] if key.startswith(prefix) and prefix in counted[1]):
+                above = prefix.removesuffix(".").rpartition(".")[0] + "."
+                beside = [other for other in link.target_keys if other.startswith(above) and above != "."]
+                if len(counted[0][prefix]) > len(counted[1][prefix]) and any(
+                    not other.startswith(prefix) for other in beside
+                ):
+                    torn.add(prefix)
+
+    def why(link: Link) -> Mapping[str, str]:
+        prefix = next((prefix for prefix in torn for key in link.source_keys if key.startswith(prefix)), None)
+        return _of(
+            link, prefix and f"the numbers of '{prefix}' may be shifted: the target has fewer, and others beside"
+        )
+
+    return why
+
+
+def _rotary(have: Manifest, want: Manifest) -> Iterator[Doubt]:
+    """Doubt queries and keys whose rows may have to be permuted, unless both sides are known to agree."""
+    orders = source_order(have), target_order(want)
+    if not is_rotary(have, want) or (orders[0] is not None and orders[0] == orders[1]):
+        return
+    turn = TURN.get(orders)
+    reason = (
+        f"the rows of rotary heads lie otherwise there: {turn}, with h the number of heads"
+        if turn
+        else "rows of rotary heads come in two orders, and names and shapes do not tell which"
+    )
+
+    def why(link: Link) -> Mapping[str, str]:
+        turned = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
+        if not turned or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3):  # of one library's names
+            return {}
+        return {**_of(link, "fused with a key that is ambiguous"), **dict.fromkeys(turned, reason)}
+
+    yield why

@@ -1,0 +1,72 @@
+"""What order tells: numbers that run in step, and places that are defined in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ckptfix.inference.assignment import Pair
+from ckptfix.inference.shapes import is_turned
+from ckptfix.inference.slots import Slot, is_sorted
+
+_UNORDERED = {"q", "k", "v", "gate", "up", "cross q", "cross k", "cross v"}
+
+
+def rank_series(
+    sources: Sequence[Slot], targets: Sequence[Slot], allowed: Mapping[Pair, object]
+) -> Iterator[tuple[Pair, float]]:
+    """Weigh places that differ by numbers alone: the first is the first, where all fit so."""
+    others = _series(targets)
+    for members in _series(sources):
+        for alike in others:
+            if len(alike) != len(members) or not all(pair in allowed for pair in zip(members, alike, strict=True)):
+                continue
+            for rank, i in enumerate(members):
+                for place, j in enumerate(alike):
+                    if (i, j) in allowed:
+                        yield (i, j), 1.0 if rank == place else -1.0
+
+
+def _series(slots: Sequence[Slot]) -> list[list[int]]:
+    """Group places that differ by numbers alone, in the order of the numbers."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, slot in enumerate(slots):
+        if slot.name.numbers:
+            groups.setdefault((slot.name.words, slot.name.kind, len(slot.shapes[0])), []).append(i)
+    return [
+        sorted(group, key=lambda i: slots[i].name.numbers)
+        for group in groups.values()
+        if len({slots[i].name.numbers for i in group}) == len(group) > 1  # `h_to_4h` and `4h_to_h` are no series
+    ]
+
+
+def is_lockstep(sources: Sequence[Slot], targets: Sequence[Slot], layouts: Mapping[Pair, Sequence[str | None]]) -> bool:
+    """Tell whether the n-th fits the n-th throughout, matrices all as they are or all transposed.
+
+    Not where the keys are sorted, nor where the numbers that both sides have say otherwise.
+    """
+    if len(sources) != len(targets) or is_sorted(sources):
+        return False
+    pairs = range(len(sources))
+    if not all((i, i) in layouts for i in pairs):
+        return False
+    turned = {is_turned(layouts[i, i][0]) for i in pairs if len(targets[i].shapes[0]) == 2}
+    return len(turned) <= 1 and not _numbers_cross(sources, targets, layouts)
+
+
+def may_follow(source: Slot, target: Slot, roles: set[str]) -> bool:
+    """Tell whether the order of definition may speak for a pair of these roles.
+
+    Libraries define queries, keys, values and gates in any order; of vectors a name must say which parameter they are.
+    """
+    alike = len(roles) == 1 or not roles & _UNORDERED
+    return alike and (len(target.shapes[0]) > 1 or source.name.kind == target.name.kind)
+
+
+def _numbers_cross(sources: Sequence[Slot], targets: Sequence[Slot], allowed: Mapping[Pair, object]) -> bool:
+    """Tell whether two places and more have their own number elsewhere on the other side."""
+    crossing = [
+        i
+        for i, j in allowed
+        if i != j and sources[i].name.numbers == targets[j].name.numbers != targets[i].name.numbers != ()
+    ]
+    return len(set(crossing)) > 1
