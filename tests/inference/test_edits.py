@@ -1,0 +1,121 @@
+"""Edits that people make to a network: what is resolved is right, and what may be otherwise is said to be open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ckptfix.inference.match import Allowed
+from ckptfix.inference.settle import Answer, settle
+from ckptfix.tensors import DType, Manifest, TensorSpec
+
+
+def manifest(module: nn.Module, *, in_order: bool = True) -> Manifest:
+    state = module.state_dict()
+    tensors = {key: TensorSpec(tuple(value.shape), DType.F32) for key, value in state.items()}
+    return Manifest(tensors if in_order else dict(sorted(tensors.items())))
+
+
+def answer(source: nn.Module, target: nn.Module, *, in_order: bool = True) -> Answer:
+    return settle(manifest(source, in_order=in_order), manifest(target), Allowed())
+
+
+def made(found: Answer) -> dict[str, tuple[str, ...]]:
+    return {key: link.source_keys for link in found.links for key in link.target_keys}
+
+
+def open_keys(found: Answer) -> dict[str, str]:
+    return {doubt.target: doubt.why for doubt in found.ambiguous}
+
+
+def perceptron(between: Callable[[], nn.Module] | None) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(20, 64)]
+    for _ in range(3):
+        layers += [nn.ReLU(), *([between()] if between else []), nn.Linear(64, 64)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(64, 5))
+
+
+def test_numbers_that_shift_count_by_their_order() -> None:
+    """With dropout in between, layer 6 becomes layer 9, and what is layer 6 there was layer 4."""
+    plain, dropped = (nn.ModuleDict({"net": perceptron(between)}) for between in (None, nn.Dropout))
+    for in_order in (True, False):
+        found = made(answer(plain, dropped, in_order=in_order))
+        numbers = zip((0, 2, 4, 6, 8), (0, 3, 6, 9, 11), strict=True)
+        for old, new in numbers:
+            assert found[f"net.{new}.weight"] == (f"net.{old}.weight",)
+            assert found[f"net.{new}.bias"] == (f"net.{old}.bias",)
+
+
+def convolutions(*, normed: bool) -> nn.Sequential:
+    sizes = (3, 16, 24, 40)
+    blocks = [
+        nn.Sequential(nn.Conv2d(sizes[i], sizes[i + 1], 3, bias=not normed), *([nn.BatchNorm2d(sizes[i + 1])] * normed))
+        for i in range(3)
+    ]
+    return nn.Sequential(*blocks)
+
+
+def test_a_batch_norm_that_is_left_over_may_have_to_be_folded_in() -> None:
+    found = answer(convolutions(normed=True), convolutions(normed=False))
+    assert not made(found)
+    assert "fold it in first" in open_keys(found)["0.0.weight"]
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(3))
+        self.norm = nn.LayerNorm(8)
+
+
+def test_towers_whose_names_do_not_tell_are_open() -> None:
+    source = nn.ModuleDict({"user": Tower(), "item": Tower()})
+    target = nn.ModuleDict({"query": Tower(), "candidate": Tower()})
+    for in_order in (True, False):
+        found = answer(source, target, in_order=in_order)
+        assert not made(found)
+
+
+def test_a_decoder_may_be_counted_from_the_other_end() -> None:
+    """Its sizes show it: 8, 16 and 32 channels on one side, 32, 16 and 8 on the other."""
+
+    def stage(width: int) -> nn.Module:
+        return nn.ModuleDict({"conv": nn.Conv2d(width, width, 3), "norm": nn.GroupNorm(4, width)})
+
+    rising, falling = (nn.ModuleList(map(stage, widths)) for widths in ((8, 16, 32, 64), (64, 32, 16, 8)))
+    found = made(answer(nn.ModuleDict({"up": rising}), nn.ModuleDict({"up_blocks": falling})))
+    assert found == {
+        f"up_blocks.{3 - i}.{rest}": (f"up.{i}.{rest}",)
+        for i in range(4)
+        for rest in ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
+    }
+
+
+def test_the_other_of_two_attentions_is_the_cross_attention() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sa = nn.ModuleDict({f"w{part}": nn.Linear(8, 8) for part in "qkvo"})
+            self.ca = nn.ModuleDict({f"w{part}": nn.Linear(8, 8) for part in "qkvo"})
+            self.ff = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 8))
+            self.ln1, self.ln2, self.ln3 = (nn.LayerNorm(8) for _ in range(3))
+
+    layer = nn.TransformerDecoderLayer(8, 2, 24)
+    source = nn.ModuleDict({"layers": nn.ModuleList([layer, layer, layer])})
+    target = nn.ModuleDict({"blocks": nn.ModuleList(Own() for _ in range(3))})
+    found = made(answer(source, target))
+    assert found["blocks.1.sa.wq.weight"] == ("layers.1.self_attn.in_proj_weight",)
+    assert found["blocks.1.ca.wv.bias"] == ("layers.1.multihead_attn.in_proj_bias",)
+    assert found["blocks.1.ca.wo.bias"] == ("layers.1.multihead_attn.out_proj.bias",)
+    assert found["blocks.1.ln2.weight"] == ("layers.1.norm2.weight",)
+
+
+def test_a_bare_square_matrix_may_be_applied_from_either_side() -> None:
+    source = nn.ParameterDict({"text_projection": nn.Parameter(torch.zeros(64, 64))})
+    target = nn.ModuleDict({"text_projection": nn.Linear(64, 64, bias=False)})
+    want = manifest(target)
+    named = Manifest(want.tensors, owners={"text_projection.weight": "Linear"})
+    found = settle(manifest(source), named, Allowed())
+    assert not found.links
