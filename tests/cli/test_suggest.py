@@ -27,7 +27,7 @@ rules:
     from: "h.{i}.attn.qkv.{p}"
     to: ["layers.{i}.attention.q_proj.{p}", "layers.{i}.attention.k_proj.{p}", "layers.{i}.attention.v_proj.{p}"]
     layout: "(q+k+v) ... -> q ..., k ..., v ..."
-  # by names, order, shapes; by names, shapes; confidence 0.99
+  # by names, order, shapes; confidence 0.99
   - op: rename
     map:
       "wte.weight": "embeddings.tokens.weight"
