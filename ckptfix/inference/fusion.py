@@ -52,20 +52,23 @@ class Fusing:
             role = many_roles.get(slot.place, "").removeprefix("cross ")
             if role in parts:
                 groups.setdefault(slot.stem, {}).setdefault(role, slot)
+        orders = {slot.place: _order(slot.name, parts) for slot in few}
+        both_cross = all(any(map(_is_cross, side.values())) for side in (many_roles, few_roles))
         for stem, members in groups.items():
             if set(members) != set(parts):
                 continue
-            orders = {slot.place: _order(slot.name, parts) for slot in few if slot.place not in taken}
             fits = [
                 (slot, layout)
                 for slot in few
-                if slot.place in orders
+                if slot.place not in taken
                 and (layout := _fuse(members, slot, orders[slot.place], split=split, turned=self.turned))
             ]
-            crossing = any(many_roles.get(slot.place, "").startswith("cross ") for slot in members.values())
-            named = [(slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").endswith(whole)]
-            if all(any(role.startswith("cross ") for role in side.values()) for side in (many_roles, few_roles)):
-                named = [pair for pair in named if few_roles[pair[0].place].startswith("cross ") == crossing]
+            named = [
+                (slot, layout) for slot, layout in fits if few_roles.get(slot.place, "").removeprefix("cross ") == whole
+            ]
+            if both_cross:
+                crossing = any(_is_cross(many_roles[slot.place]) for slot in members.values())
+                named = [pair for pair in named if _is_cross(few_roles[pair[0].place]) == crossing]
             if len(named) > 1:
                 named.sort(key=lambda pair: -similarity(stem, pair[0].stem, self.weights))
                 best, second = (similarity(stem, slot.stem, self.weights) for slot, _ in named[:2])
@@ -103,6 +106,10 @@ class Fusing:
             and similarity(slot.stem, other.stem, self.weights) > 0.5
             for other in others
         )
+
+
+def _is_cross(role: str) -> bool:
+    return role.startswith("cross ")
 
 
 def _order(name: Name, parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -119,3 +119,14 @@ def test_a_bare_square_matrix_may_be_applied_from_either_side() -> None:
     named = Manifest(want.tensors, owners={"text_projection.weight": "Linear"})
     found = settle(manifest(source), named, Allowed())
     assert not found.links
+
+
+def test_keys_and_values_are_not_taken_for_queries_keys_and_values() -> None:
+    """Their rows add up to those of the fused tensor, which has queries as well."""
+    block = {"attn.k.weight": (8, 8), "attn.v.weight": (8, 8), "mlp.weight": (32, 8)}
+    wanted = {"attn.qkv.weight": (16, 8), "mlp.weight": (32, 8)}
+    have, want = (
+        Manifest({f"h.{i}.{key}": TensorSpec(shape, DType.F32) for i in range(3) for key, shape in side.items()})
+        for side in (block, wanted)
+    )
+    assert set(made(settle(have, want, Allowed()))) == {f"h.{i}.mlp.weight" for i in range(3)}
