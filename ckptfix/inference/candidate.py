@@ -12,8 +12,11 @@ _LEAST_SUPPORT = 0.5
 
 INTERLEAVED = "heads may lie one after the other, q, k and v of each together"
 """Why a fused projection of queries, keys and values may not be what it seems."""
-_HALVES = "the halves of shift and scale may come the other way round"
+TURNED_OR_NOT = "may be transposed, as others of this file are"
+"""Why the layout of a square matrix is open."""
 UNNAMED = "nothing says in which order queries, keys and values lie in it"
+"""Why a tensor that may hold queries, keys and values is open."""
+_HALVES = "the halves of shift and scale may come the other way round"
 
 
 def reserve(source: Slot, target: Slot, roles: tuple[str, str]) -> str:

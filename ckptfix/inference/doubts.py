@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from ckptfix.inference.infer import Inference
-from ckptfix.inference.link import Link, Term
+from ckptfix.inference.link import Link
 from ckptfix.inference.names import read_name, tail
+from ckptfix.inference.order import count_members
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
-from ckptfix.inference.slots import Slot, count_members, find_leaders, find_role, is_sorted
-from ckptfix.inference.units import read_keys
+from ckptfix.inference.slots import find_leaders, find_role, is_sorted, read_slots
 from ckptfix.tensors import Manifest
 
 Doubt = Callable[[Link], Mapping[str, str]]
@@ -18,11 +19,11 @@ Doubt = Callable[[Link], Mapping[str, str]]
 
 def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
     """Give what there is to doubt."""
-    known = {key for link in found.links for key in link.source_keys}
-    known |= {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
+    linked = {key for link in found.links for key in link.source_keys}
+    guessed = {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
     yield from _rotary(have, want)
-    yield _halves(known, have)
-    yield _folded({key for link in found.links for key in link.source_keys}, have)
+    yield _halves(linked | guessed, have)
+    yield from _folded(linked, have, found.reads)
     yield _shifted(found, have, want)
 
 
@@ -70,24 +71,22 @@ def _is_part(key: str) -> bool:
     return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
 
 
-def _folded(linked: set[str], have: Manifest) -> Doubt:
+def _folded(linked: set[str], have: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
     """Doubt a convolution whose batch norm is left over as a whole: the target may have it folded in."""
-    reads = read_keys(have)
-    used = {name.parent for key in linked if (name := read_name(reads[key])).kind == "weight"}
-    norms = {name.parent for key in have if (name := read_name(reads[key])).kind == "mean" and name.parent not in used}
-    slots = [
-        Slot(reads[key], (Term.of(key),), (spec.shape,), position)
-        for position, (key, spec) in enumerate(have.items())
-        if spec.shape
-    ]
-    leaders = find_leaders(slots, ordered=not is_sorted(slots)) if norms else {}
+    names = {key: read_name(text) for key, text in reads.items()}
+    used = {names[key].parent for key in linked & names.keys() if names[key].kind == "weight"}
+    norms = {name.parent for name in names.values() if name.kind == "mean"} - used
+    if not norms:
+        return
+    slots = read_slots({key: spec for key, spec in have.items() if spec.shape}, reads)
+    leaders = find_leaders(slots, ordered=not is_sorted(slots))
     folded = {_owner(leader): place for place, leader in leaders.items() if read_name(place).parent in norms}
 
     def why(link: Link) -> Mapping[str, str]:
         norm = next((folded[owner] for key in link.source_keys if (owner := _owner(reads[key])) in folded), None)
         return _of(link, norm and f"the batch norm of '{norm}', which follows it, is left over: fold it in first")
 
-    return why
+    yield why
 
 
 def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
@@ -96,24 +95,35 @@ def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
     `layers.0`, `layers.1` and `layers.2` may as well be `proj_in`, `layers.0` and `proj_out`, in this order.
     """
     counted = count_members(have), count_members(want)
-    torn: set[str] = set()
-    for link in found.links:
-        for key in link.source_keys:
-            for prefix in (prefix for prefix in counted[0] if key.startswith(prefix) and prefix in counted[1]):
-                above = prefix.removesuffix(".").rpartition(".")[0] + "."
-                beside = [other for other in link.target_keys if other.startswith(above) and above != "."]
-                if len(counted[0][prefix]) > len(counted[1][prefix]) and any(
-                    not other.startswith(prefix) for other in beside
-                ):
-                    torn.add(prefix)
+    longer = {
+        prefix for prefix in counted[0].keys() & counted[1].keys() if len(counted[0][prefix]) > len(counted[1][prefix])
+    }
+    torn = {
+        prefix
+        for link in found.links
+        for key in link.source_keys
+        for prefix in longer.intersection(_paths(key))
+        if any(_is_beside(other, prefix) for other in link.target_keys)
+    }
 
     def why(link: Link) -> Mapping[str, str]:
-        prefix = next((prefix for prefix in torn for key in link.source_keys if key.startswith(prefix)), None)
+        prefix = next((path for key in link.source_keys for path in _paths(key) if path in torn), None)
         return _of(
             link, prefix and f"the numbers of '{prefix}' may be shifted: the target has fewer, and others beside"
         )
 
     return why
+
+
+def _paths(key: str) -> Iterator[str]:
+    """Give the paths of the modules above a key, each with its dot."""
+    return (key[: dot.end()] for dot in re.finditer(r"\.", key))
+
+
+def _is_beside(key: str, prefix: str) -> bool:
+    """Tell whether a key is in the module of a series, and not of the series."""
+    above = prefix[:-1].rpartition(".")[0]
+    return bool(above) and key.startswith(f"{above}.") and not key.startswith(prefix)
 
 
 def _rotary(have: Manifest, want: Manifest) -> Iterator[Doubt]:

@@ -14,10 +14,11 @@ from ckptfix.inference.link import Link, Term
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, convention
 from ckptfix.inference.names import read_name
+from ckptfix.inference.reading import read_keys
 from ckptfix.inference.resizable import Fields, find_resize
 from ckptfix.inference.shapes import SAME_STACK
-from ckptfix.inference.slots import Slot
-from ckptfix.inference.units import Unit, find_levels, read_keys
+from ckptfix.inference.slots import Slot, read_slots
+from ckptfix.inference.units import Unit, find_levels
 from ckptfix.inference.vocabulary import find_vocabularies
 from ckptfix.tensors import Manifest, TensorSpec
 
@@ -38,6 +39,8 @@ class Inference:
     """Target keys of blocks that were aligned, and a source key of the same block that is left as well."""
     new_blocks: set[str] = field(default_factory=set)
     """Target keys of blocks that repeat, and that the source has fewer of."""
+    reads: Mapping[str, str] = field(default_factory=dict)
+    """How the source keys are read; empty where they are numbers and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,12 @@ def _match(
     conventions: Conventions | None,
 ) -> Inference:
     """Match the places of the blocks that were aligned, then what is left on both sides."""
-    found = Inference(left_sources=dict(have.tensors), left_targets=dict(want.tensors))
+    found = Inference(left_sources=dict(have.tensors), left_targets=dict(want.tensors), reads=reads[0])
     vocabularies = find_vocabularies(have, want)
     for blocks in aligned:
         for pairs in blocks.kinds():
-            templates = blocks.pairing.source.template, blocks.pairing.target.template
-            sources = _slots([unit for unit, _ in pairs], templates[0], have, {})
-            targets = _slots([unit for _, unit in pairs], templates[1], want, want.owners)
+            sources = _slots([unit for unit, _ in pairs], blocks.pairing.source.template, have, {})
+            targets = _slots([unit for _, unit in pairs], blocks.pairing.target.template, want, want.owners)
             matching = Matching(sources, targets, allowed, inside=True, conventions=conventions)
             matches = matching.solve()
             if _share(matching, matches) < _LEAST_SHARE:
@@ -116,8 +118,8 @@ def _match(
         if not blocks.pairing.rivals:
             scopes.setdefault(*blocks.scopes)
     matching = Matching(
-        _rest(found.left_sources, doubted, reads[0], {}, scopes.keys()),
-        _rest(found.left_targets, doubted, reads[1], want.owners, scopes.values()),
+        read_slots(_without(found.left_sources, doubted), reads[0], {}, scopes.keys()),
+        read_slots(_without(found.left_targets, doubted), reads[1], want.owners, scopes.values()),
         allowed,
         inside=False,
         conventions=conventions,
@@ -157,23 +159,8 @@ def _size(slot: Slot) -> int:
     return sum(map(prod, slot.shapes))
 
 
-def _rest(
-    left: Mapping[str, TensorSpec],
-    doubted: Collection[str],
-    reads: Mapping[str, str],
-    owners: Mapping[str, str],
-    scopes: Iterable[str],
-) -> list[Slot]:
-    """Make slots of what is left and not `doubted`, read from the innermost scope on."""
-    ordered = sorted(scopes, key=len, reverse=True)
-    slots: list[Slot] = []
-    for position, (key, spec) in enumerate((key, spec) for key, spec in left.items() if key not in doubted):
-        text = reads[key]
-        scope = next((scope for scope in ordered if text.startswith(scope)), "")
-        label = text.removeprefix(scope)
-        owner, number = owners.get(key, ""), spec.dtype.kind
-        slots.append(Slot(text, (Term.of(key),), (spec.shape,), position, owner, label, number))
-    return slots
+def _without(tensors: Mapping[str, TensorSpec], keys: Collection[str]) -> dict[str, TensorSpec]:
+    return {key: spec for key, spec in tensors.items() if key not in keys}
 
 
 def _repeated(left: Mapping[str, TensorSpec], reads: Mapping[str, str]) -> frozenset[str]:

@@ -6,24 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptfix.inference.assignment import Board, Pair, assign
-from ckptfix.inference.candidate import Match, reserve
+from ckptfix.inference.candidate import TURNED_OR_NOT, Match, reserve
 from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.names import conflict, kinds_agree, similarity
-from ckptfix.inference.order import is_lockstep, may_follow, rank_series
+from ckptfix.inference.order import find_shifted, is_lockstep, may_follow, rank_series
 from ckptfix.inference.shapes import is_turned, relate, relate_stacked
 from ckptfix.inference.slots import (
     Slot,
     find_leaders,
     find_parents,
-    find_shifted,
     is_sorted,
     stack_slots,
     tell_roles,
     word_weights,
 )
-
-TURNED_OR_NOT = "may be transposed, as others of this file are"
 
 Convention = tuple[bool, int, int, str]
 """What a layout is a convention of: whether it is of blocks, the ranks of both sides, and the module that it is for.
@@ -78,6 +75,8 @@ class Matching:
         self.source_roles = tell_roles(self.sources) if allowed.names else {}
         self.target_roles = tell_roles(self.targets)
         self.shifted = find_shifted(self.sources, self.targets)
+        self.turned = self._find_turned()
+        self.turns = any(map(is_turned, self.conventions.values()))
         self.source_places = {slot.place for slot in self.sources}
         self.target_places = {slot.place for slot in self.targets}
         self.weights = word_weights([*self.sources, *self.targets])
@@ -94,9 +93,9 @@ class Matching:
         return [*composed, *self._single(sources, targets, composed)]
 
     def _fusing(self) -> Fusing:
-        return Fusing(self.sources, self.targets, self.source_roles, self.target_roles, self.weights, self._turned())
+        return Fusing(self.sources, self.targets, self.source_roles, self.target_roles, self.weights, self.turned)
 
-    def _turned(self) -> bool | None:
+    def _find_turned(self) -> bool | None:
         """Tell whether the matrices of this file are transposed; None where that is not known."""
         votes = {
             layout
@@ -187,12 +186,12 @@ class Matching:
             usual = self.conventions[kind]
             same = [layout for layout in shared if is_turned(layout) == is_turned(usual)]
             return [usual] if usual in shared else same or shared
-        if len(shared) > 1 and len(source.shapes[0]) != len(target.shapes[0]) and self._turned() is not None:
-            return [layout for layout in shared if is_turned(layout) == self._turned()] or shared
+        if len(shared) > 1 and len(source.shapes[0]) != len(target.shapes[0]) and self.turned is not None:
+            return [layout for layout in shared if is_turned(layout) == self.turned] or shared
         foreign = source.place.endswith("kernel") and not target.place.endswith("kernel")
         foreign |= not source.name.kind and target.owner == "Linear"  # a matrix that is applied from the other side
         plain = len(shared) > 1 and not is_turned(shared[0]) and "(" not in (shared[0] or "")
-        if plain and self.settled and not any(map(is_turned, self.conventions.values())) and not foreign:
+        if plain and self.settled and not self.turns and not foreign:
             return shared[:1]  # nothing in this file is transposed
         return shared
 
@@ -209,7 +208,7 @@ class Matching:
             score += 2.0 if one == other else -3.0
         elif one or other:
             score -= 0.3
-        if self.shifted.search(source.place) or self.shifted.search(target.place):
+        if source.place in self.shifted or target.place in self.shifted:
             pass  # the same number stands for another layer there
         elif source.place == target.place:
             score += 1.5

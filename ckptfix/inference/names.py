@@ -11,7 +11,6 @@ from typing import Literal
 from ckptfix.inference.lexicon import GENERIC, concept, is_purpose, likeness
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_PARTS = re.compile(r"[./:]+")
 
 _SCOPES = {"encoder", "decoder", "visual", "text"}
 """Purposes that whole models have: they count only where nothing nearer is said."""

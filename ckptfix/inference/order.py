@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckptfix.inference.assignment import Pair
 from ckptfix.inference.shapes import is_turned
 from ckptfix.inference.slots import Slot, is_sorted
 
+_SEGMENT = re.compile(r"(?:(?<=\.)|^)[0-9]+(?=\.|$)")
 _UNORDERED = {"q", "k", "v", "gate", "up", "cross q", "cross k", "cross v"}
 
 
@@ -70,3 +72,33 @@ def _numbers_cross(sources: Sequence[Slot], targets: Sequence[Slot], allowed: Ma
         if i != j and sources[i].name.numbers == targets[j].name.numbers != targets[i].name.numbers != ()
     ]
     return len(set(crossing)) > 1
+
+
+def find_shifted(sources: Iterable[Slot], targets: Iterable[Slot]) -> set[str]:
+    """Find the places whose numbers say nothing: both sides count from the same word on, but not alike.
+
+    So it is where a layer was put in between. Where one side only goes on for longer, numbers do say something.
+    """
+    places = [slot.place for slot in sources], [slot.place for slot in targets]
+    counted = [count_members(side) for side in places]
+    shifted = {
+        prefix
+        for prefix in counted[0].keys() & counted[1].keys()
+        if any(one != other for one, other in zip(*(sorted(side[prefix]) for side in counted), strict=False))
+    }
+    return {place for side in places for place in side if shifted & {prefix for prefix, _ in _numbers_in(place)}}
+
+
+def count_members(places: Iterable[str]) -> dict[str, set[int]]:
+    """Collect the whole segments that are numbers, by the path before them."""
+    found: dict[str, set[int]] = {}
+    for place in places:
+        for prefix, number in _numbers_in(place):
+            found.setdefault(prefix, set()).add(number)
+    return found
+
+
+def _numbers_in(place: str) -> Iterator[tuple[str, int]]:
+    """Give the segments of a path that are numbers, each with the path before it."""
+    for number in _SEGMENT.finditer(place):
+        yield place[: number.start()], int(number[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 
 from ckptfix.tensors import Shape
@@ -41,6 +42,7 @@ def relate(have: Shape, want: Shape) -> list[str | None]:
     return list(dict.fromkeys(found))
 
 
+@cache
 def is_turned(layout: str | None) -> bool:
     """Tell whether the first axis of a layout, but for those of extent 1, comes later afterwards."""
     if layout is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +11,7 @@ from ckptfix.inference.lexicon import GENERIC, concept
 from ckptfix.inference.link import Term
 from ckptfix.inference.names import Name, read_name
 from ckptfix.tensors import Kind as NumberKind
-from ckptfix.tensors import Shape
-
-_SEGMENT = re.compile(r"(?:(?<=\.)|^)[0-9]+(?=\.|$)")
+from ckptfix.tensors import Shape, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,24 @@ def _norm_role(concepts: Sequence[str]) -> str:
     if "mlp" in concepts or "final" in concepts or "out" in concepts:
         return "norm last"
     return ""
+
+
+def read_slots(
+    tensors: Mapping[str, TensorSpec],
+    reads: Mapping[str, str],
+    owners: Mapping[str, str] | None = None,
+    scopes: Iterable[str] = (),
+) -> list[Slot]:
+    """Make a slot of each tensor, its place read by `reads` and its label from the innermost of `scopes` on."""
+    ordered = sorted(scopes, key=len, reverse=True)
+    slots: list[Slot] = []
+    for position, (key, spec) in enumerate(tensors.items()):
+        text = reads[key]
+        scope = next((scope for scope in ordered if text.startswith(scope)), "")
+        owner = (owners or {}).get(key, "")
+        label = text.removeprefix(scope)
+        slots.append(Slot(text, (Term.of(key),), (spec.shape,), position, owner, label, spec.dtype.kind))
+    return slots
 
 
 def word_weights(slots: Iterable[Slot]) -> dict[str, float]:
@@ -207,23 +222,27 @@ def _tell_three_norms(slots: Sequence[Slot], roles: Mapping[str, str]) -> dict[s
 
     Where the order is lost, only the names of `torch.nn.TransformerDecoderLayer` tell that its second norm is.
     """
-    norms = [slot for slot in slots if roles.get(slot.place) in ("norm first", "norm cross") and slot.name.numbers]
-    if not any(roles[slot.place] == "norm cross" for slot in norms):
+    norms = {
+        slot.place: slot.name.numbers
+        for slot in slots
+        if roles.get(slot.place) in ("norm first", "norm cross") and slot.name.numbers
+    }
+    if not any(roles[place] == "norm cross" for place in norms):
         return {}
     if is_sorted(slots):
         known = any("multihead" in slot.name.words for slot in slots)
-        return {} if known else {slot.place: "" for slot in norms}
+        return {} if known else dict.fromkeys(norms, "")
     crossing: set[tuple[int, ...]] = set()
     before = ""
     for slot in sorted(slots, key=lambda slot: slot.position):
         role = roles.get(slot.place, "")
-        if slot in norms and before.startswith("cross "):
-            crossing.add(slot.name.numbers)
+        if slot.place in norms and before.startswith("cross "):
+            crossing.add(norms[slot.place])
         elif not role.startswith("norm") and len(slot.shapes[0]) > 1:
             before = role if role.endswith("o") else ""
     if len(crossing) != 1:
         return {}
-    return {slot.place: "norm cross" if slot.name.numbers in crossing else "norm first" for slot in norms}
+    return {place: "norm cross" if numbers in crossing else "norm first" for place, numbers in norms.items()}
 
 
 def _tell_crossing(slots: Iterable[Slot], roles: Mapping[str, str]) -> dict[str, str]:
@@ -285,27 +304,3 @@ def find_parents(slot: Slot) -> tuple[str, ...]:
     while parents[-1]:
         parents.append(_above(parents[-1]))
     return tuple(parents)
-
-
-def find_shifted(sources: Iterable[Slot], targets: Iterable[Slot]) -> re.Pattern[str]:
-    """Find what both sides count from the same word on, but not alike, as where a layer was put in between.
-
-    Gives a pattern that is found in the places whose numbers say nothing. Where one side only goes on for longer, they
-    do say something.
-    """
-    counted = [count_members(slot.place for slot in slots) for slots in (sources, targets)]
-    shifted: list[str] = []
-    for prefix in counted[0].keys() & counted[1].keys():
-        one, other = (sorted(side[prefix]) for side in counted)
-        if any(a != b for a, b in zip(one, other, strict=False)):
-            shifted.append(re.escape(prefix) + r"[0-9]")
-    return re.compile(rf"^(?:{'|'.join(sorted(shifted))})" if shifted else r"(?!)")
-
-
-def count_members(places: Iterable[str]) -> dict[str, set[int]]:
-    """Collect the whole segments that are numbers, by the path before them."""
-    found: dict[str, set[int]] = {}
-    for place in places:
-        for number in _SEGMENT.finditer(place):
-            found.setdefault(place[: number.start()], set()).add(int(number[0]))
-    return found

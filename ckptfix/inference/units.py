@@ -12,17 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
-from string import ascii_lowercase
 from typing import Literal
 
 from ckptfix.inference.lexicon import GENERIC, concept, is_purpose
 from ckptfix.inference.names import read_name, similarity
+from ckptfix.inference.reading import NUMBER
 from ckptfix.tensors import Shape, TensorSpec
 
-_NUMBER = re.compile(r"(?<![0-9])[0-9]+")
-_LETTER = re.compile(r"(?<=[_./])[a-z](?=[./])|(?<=[0-9])[a-z](?=[._/])")
-_JOIN = re.compile(r"_(?!mean|var)")
 _TOLERANCE = 0.04
 """Blocks are alike whose sizes differ by less: a key's bias more or less."""
 _MOST_CELLS = 4_000_000
@@ -62,45 +58,6 @@ class Level:
         return self.template.count("#")
 
 
-def read_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Read keys as dotted paths: other separators, names said twice (`a/a/kernel:0`), blocks counted with letters."""
-    listed = list(keys)
-    flat = not any("." in key for key in listed)
-    texts = {key: _dotted(key, flat=flat) for key in listed}
-    if len(set(texts.values())) < len(texts):
-        texts = {key: key for key in texts}
-    letters: dict[str, set[str]] = {}
-    for text in texts.values():
-        for found in _LETTER.finditer(text):
-            letters.setdefault(_template(text[: found.start()]), set()).add(found.group())
-    counted = {
-        start
-        for start, used in letters.items()
-        if len(used) > (1 if start.endswith("#") else 2) and used == set(ascii_lowercase[: len(used)])
-    }
-
-    def number(found: re.Match[str]) -> str:
-        start = _template(found.string[: found.start()])
-        if start not in counted:
-            return found[0]
-        return ("." if start.endswith("#") else "") + str(ascii_lowercase.index(found[0]))
-
-    return {key: _LETTER.sub(number, text) for key, text in texts.items()}
-
-
-def _template(text: str) -> str:
-    return _NUMBER.sub("#", text)
-
-
-def _dotted(key: str, *, flat: bool) -> str:
-    """Read a key as a dotted path. In a `flat` file, which has no dots at all, underscores separate modules."""
-    segments = re.split(r"[./:]", re.sub(r":[0-9]+$", "", key))
-    kept = [segment for last, segment in pairwise(["", *segments]) if segment.isdigit() or segment != last]
-    if flat:
-        kept = [_JOIN.sub(".", segment) for segment in kept[:-1]] + kept[-1:] if len(kept) > 1 else _JOIN.split(kept[0])
-    return ".".join(kept)
-
-
 def find_levels(tensors: Mapping[str, TensorSpec], reads: Mapping[str, str]) -> list[Level]:
     """List everything that repeats: whatever precedes a number, with at least two different numbers.
 
@@ -112,7 +69,7 @@ def find_levels(tensors: Mapping[str, TensorSpec], reads: Mapping[str, str]) -> 
         start = 0
         template = ""
         index: tuple[int, ...] = ()
-        for number in _NUMBER.finditer(text):
+        for number in NUMBER.finditer(text):
             template += text[start : number.start()] + "#"
             start = number.end()
             index += (int(number.group()),)

@@ -6,9 +6,9 @@ import pytest
 
 from ckptfix.inference.lexicon import concept, likeness
 from ckptfix.inference.names import read_name, similarity
+from ckptfix.inference.reading import read_keys
 from ckptfix.inference.rotary import source_order
 from ckptfix.inference.slots import find_role
-from ckptfix.inference.units import read_keys
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from ckptfix.inference.copies import choose_copy, find_copies
 from ckptfix.inference.infer import infer
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed
+from ckptfix.inference.reading import read_keys
 from ckptfix.inference.settle import settle
-from ckptfix.inference.units import Level, Unit, align, find_levels, read_keys
+from ckptfix.inference.units import Level, Unit, align, find_levels
 from tests.inference.sides import fused, split
 from tests.language.making import manifest
 
