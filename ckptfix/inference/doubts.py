@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.link import Link
+from ckptfix.inference.merging import is_channel_first, is_merging
 from ckptfix.inference.names import read_name, tail
 from ckptfix.inference.order import count_members
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.inference.slots import find_leaders, find_role, is_sorted, read_slots
+from ckptfix.inference.torn import Torn
 from ckptfix.tensors import Manifest
 
 Doubt = Callable[[Link], Mapping[str, str]]
@@ -25,6 +27,8 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     yield _halves(linked | guessed, have)
     yield from _folded(linked, have, found.reads)
     yield _shifted(found, have, want)
+    yield from _merged(have, want)
+    yield _torn(found, have)
 
 
 def _of(link: Link, why: str | None) -> Mapping[str, str]:
@@ -124,6 +128,31 @@ def _is_beside(key: str, prefix: str) -> bool:
     """Tell whether a key is in the module of a series, and not of the series."""
     above = prefix[:-1].rpartition(".")[0]
     return bool(above) and key.startswith(f"{above}.") and not key.startswith(prefix)
+
+
+def _torn(found: Inference, have: Manifest) -> Doubt:
+    """Doubt what leaves its block for another, whose own tensor would fit as well."""
+    torn = Torn(found.links, have)
+
+    def why(link: Link) -> Mapping[str, str]:
+        other = torn.find_other(link)
+        return _of(link, other and f"'{other}' fits as well, and the rest of the block comes from there")
+
+    return why
+
+
+def _merged(have: Manifest, want: Manifest) -> Iterator[Doubt]:
+    """Doubt what merges patches two by two, where one side has the four of each channel side by side."""
+    sides = is_channel_first(have), is_channel_first(want)
+    if sides[0] == sides[1]:
+        return
+    turn = "(c h w) -> (w h c)" if sides[0] else "(w h c) -> (c h w)"
+
+    def why(link: Link) -> Mapping[str, str]:
+        merges = any(is_merging(key, have) for key in link.source_keys)
+        return _of(link, f"the last axis lies otherwise there: {turn}, with 2 for h and w" if merges else None)
+
+    yield why
 
 
 def _rotary(have: Manifest, want: Manifest) -> Iterator[Doubt]:

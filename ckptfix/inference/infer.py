@@ -108,14 +108,14 @@ def _match(
             matches = matching.solve()
             if _share(matching, matches) < _LEAST_SHARE:
                 continue  # of one size by chance: what is inside does not correspond
-            _settle(found, matches, blocks.pairing.rivals)
+            _settle(found, matches, blocks.pairing.doubt)
             _settle_resized(found, matching, vocabularies)
             _note_left(found, matching)
         found.new_blocks |= blocks.further
     scopes: dict[str, str] = {}
     doubted = {key for guess in found.guesses if guess.by_blocks for key in guess.keys}
     for blocks in aligned:
-        if not blocks.pairing.rivals:
+        if not blocks.pairing.doubt:
             scopes.setdefault(*blocks.scopes)
     matching = Matching(
         read_slots(_without(found.left_sources, doubted), reads[0], {}, scopes.keys()),
@@ -203,17 +203,17 @@ def _slots(units: Sequence[Unit], template: str, manifest: Manifest, owners: Map
     ]
 
 
-def _settle(found: Inference, matches: Iterable[Match], rivals: Sequence[str] = ()) -> None:
-    """Take what is certain, and note what is not. `rivals` are blocks that the whole might belong to as well."""
+def _settle(found: Inference, matches: Iterable[Match], doubt: str = "") -> None:
+    """Take what is certain, and note what is not. `doubt` says why the whole block may belong elsewhere."""
     for match in matches:
         found.matches.append(match)
         for n in range(len(match.targets[0].terms)):
             link = _link(match, n)
-            if match.is_certain and not rivals:
+            if match.is_certain and not doubt:
                 _take(found, link)
             else:
                 others = tuple(slot.terms[n].keys[0] for slot in match.rivals)
-                found.guesses.append(Guess(link, others, _doubt(match, rivals), bool(rivals)))
+                found.guesses.append(Guess(link, others, doubt or _doubt(match), bool(doubt)))
 
 
 def _link(match: Match, n: int) -> Link:
@@ -227,9 +227,7 @@ def _link(match: Match, n: int) -> Link:
     )
 
 
-def _doubt(match: Match, rivals: Sequence[str]) -> str:
-    if rivals:
-        return f"the blocks {rivals[0]} fit as well"
+def _doubt(match: Match) -> str:
     if match.why:
         return match.why
     return "names and shapes do not tell these apart" if match.rivals else "nothing but its shape speaks for it"

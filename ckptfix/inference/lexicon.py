@@ -84,6 +84,10 @@ layerscale visual text pooler expert router relative encoder decoder logitscale
 PURPOSES = frozenset(_PURPOSES.split())
 """Concepts that say what a tensor is for, rather than what it is."""
 
+_TURNABLE = "up upsample upsampling fusion fuse refine refinenet refinement fpn pyramid lateral"
+TURNABLE = frozenset(_TURNABLE.split())
+"""Words of decoders of feature maps, whose blocks are counted from the coarsest map or from the finest."""
+
 
 @cache
 def _concepts() -> dict[str, str]:

@@ -22,7 +22,7 @@ def read_keys(keys: Iterable[str]) -> dict[str, str]:
     letters: dict[str, set[str]] = {}
     for text in texts.values():
         for found in _LETTER.finditer(text):
-            letters.setdefault(_template(text[: found.start()]), set()).add(found.group())
+            letters.setdefault(template(text[: found.start()]), set()).add(found.group())
     counted = {
         start
         for start, used in letters.items()
@@ -30,7 +30,7 @@ def read_keys(keys: Iterable[str]) -> dict[str, str]:
     }
 
     def number(found: re.Match[str]) -> str:
-        start = _template(found.string[: found.start()])
+        start = template(found.string[: found.start()])
         if start not in counted:
             return found[0]
         return ("." if start.endswith("#") else "") + str(ascii_lowercase.index(found[0]))
@@ -38,7 +38,8 @@ def read_keys(keys: Iterable[str]) -> dict[str, str]:
     return {key: _LETTER.sub(number, text) for key, text in texts.items()}
 
 
-def _template(text: str) -> str:
+def template(text: str) -> str:
+    """Give a text with `#` for each of its numbers."""
     return NUMBER.sub("#", text)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from ckptfix.inference.lexicon import GENERIC, concept, is_purpose
+from ckptfix.inference.lexicon import GENERIC, TURNABLE, concept, is_purpose
 from ckptfix.inference.names import read_name, similarity
 from ckptfix.inference.reading import NUMBER
 from ckptfix.tensors import Shape, TensorSpec
@@ -119,6 +119,21 @@ class Pairing:
     def share(self) -> float:
         """The part of the longer side's blocks that is paired."""
         return len(self.pairs) / max(len(self.source.units), len(self.target.units))
+
+    @property
+    def doubt(self) -> str:
+        """Why the blocks may belong together otherwise; nothing where they may not."""
+        if self.rivals:
+            return f"the blocks {self.rivals[0]} fit as well"
+        return "the blocks may be counted from the other end, as decoders are" if self._is_turnable() else ""
+
+    def _is_turnable(self) -> bool:
+        """Tell whether all blocks are alike, of a decoder of feature maps, and not called so on both sides."""
+        words = [{concept(word) for word in read_name(side.template).telling} for side in (self.source, self.target)]
+        if len(self.pairs) < 2 or words[0] & words[1] or not (words[0] | words[1]) & TURNABLE:
+            return False
+        first = self.pairs[0][0]
+        return all(_alike(first, unit) for pair in self.pairs for unit in pair)
 
 
 def pair_levels(

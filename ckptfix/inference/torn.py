@@ -1,0 +1,55 @@
+"""Blocks that links tear apart: most of a block goes to one place, and a part of it to a block of others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from ckptfix.inference.link import Link
+from ckptfix.inference.reading import NUMBER, template
+from ckptfix.tensors import Manifest
+
+Votes = Mapping[tuple[str, str], Counter[str]]
+"""By a block and a template of the other side: how many elements go to which block of that template."""
+
+
+class Torn:
+    """Which blocks belong together, by the elements that go from one to the other."""
+
+    def __init__(self, links: Iterable[Link], have: Manifest) -> None:
+        """Take the links that are taken for certain; those of one tensor to one count."""
+        self._have = have
+        self._votes: tuple[dict[tuple[str, str], Counter[str]], ...] = {}, {}
+        for link in links:
+            if len(link.source_keys) == len(link.target_keys) == 1:
+                numel = have[link.source_keys[0]].numel
+                for source in _blocks(link.source_keys[0]):
+                    for target in _blocks(link.target_keys[0]):
+                        self._votes[0].setdefault((source, template(target)), Counter())[target] += numel
+                        self._votes[1].setdefault((target, template(source)), Counter())[source] += numel
+
+    def find_other(self, link: Link) -> str | None:
+        """Give the tensor that would come instead, were the block not torn; None where it is not."""
+        if len(link.source_keys) != 1 or len(link.target_keys) != 1:
+            return None
+        key = link.source_keys[0]
+        for source in _blocks(key):
+            for target in _blocks(link.target_keys[0]):
+                usual = _most(self._votes[1], target, source)
+                other = usual + key[len(source) :]
+                if usual != source and _most(self._votes[0], source, target) != target and self._fits(other, key):
+                    return other
+        return None
+
+    def _fits(self, other: str, key: str) -> bool:
+        return other in self._have and self._have[other].shape == self._have[key].shape
+
+
+def _most(votes: Votes, block: str, other: str) -> str:
+    """Give the block of the other's template that shares the most with this one."""
+    return votes[block, template(other)].most_common(1)[0][0]
+
+
+def _blocks(key: str) -> Iterator[str]:
+    """Give the parts of a key that end with a number: the blocks that it lies in."""
+    return (key[: number.end()] for number in NUMBER.finditer(key))

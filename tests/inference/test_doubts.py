@@ -1,0 +1,74 @@
+"""What fits and may be otherwise all the same: blocks counted from the other end, torn blocks, merged patches."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+from torch import nn
+
+from ckptfix.inference.link import Link
+from ckptfix.inference.match import Allowed
+from ckptfix.inference.settle import settle
+from ckptfix.inference.torn import Torn
+from ckptfix.tensors import DType, Manifest, TensorSpec
+from tests.inference.test_edits import answer, made, manifest, open_keys
+
+
+def refining(blocks: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.ModuleDict({"reduce": nn.Conv2d(16, 8, 1), "smooth": nn.Conv2d(8, 16, 3)}) for _ in range(blocks)
+    )
+
+
+@pytest.mark.parametrize(("called", "resolved"), [("fusion", False), ("stage", True)])
+def test_alike_blocks_of_a_decoder_may_be_counted_from_the_other_end(called: str, resolved: bool) -> None:
+    """Unless neither side is called a decoder of feature maps, or both are called alike."""
+    source = nn.ModuleDict({"layers": refining(4)})
+    found = answer(source, nn.ModuleDict({called: refining(4)}))
+    assert bool(made(found)) is resolved
+    if not resolved:
+        assert set(open_keys(found).values()) == {"the blocks may be counted from the other end, as decoders are"}
+    alike = nn.ModuleDict({called: refining(4), "stem": nn.Conv2d(3, 16, 3)})
+    wrapped = nn.ModuleDict({"model": alike})
+    assert len(made(answer(alike, wrapped))) == len(alike.state_dict())
+
+
+def merging(order: str) -> nn.Module:
+    """Build a Swin transformer by timm's names, or by OpenMMLab's."""
+    model = timm.create_model("swin_tiny_patch4_window7_224", embed_dim=24, depths=(2, 2), num_heads=(2, 4))
+    if order == "channels first":
+        for layer in model.layers:
+            for block in layer.blocks:
+                block.attn = nn.ModuleDict({"w_msa": block.attn})
+    return model
+
+
+def test_merged_patches_lie_otherwise_in_a_file_of_openmmlab() -> None:
+    source, target = merging("channels first"), merging("channels last")
+    found = settle(manifest(source), manifest(target), Allowed())
+    doubted = {key: why for key, why in open_keys(found).items() if "downsample" in key}
+    assert sorted(doubted) == [
+        f"layers.1.downsample.{name}" for name in ("norm.bias", "norm.weight", "reduction.weight")
+    ]
+    assert all("(c h w) -> (w h c), with 2 for h and w" in why for why in doubted.values())
+    same = settle(manifest(source), manifest(source), Allowed())
+    assert not same.ambiguous
+
+
+def test_what_leaves_its_block_is_torn_only_where_another_fits() -> None:
+    shapes = {"conv.weight": (8, 8, 3, 3), "norm.bias": (8,), "down.bias": (8,)}
+    have = Manifest(
+        {f"up.{i}.{rest}": TensorSpec(shape, DType.F32) for i in range(3) for rest, shape in shapes.items()}
+    )
+    moved = {(i, "norm.bias"): j for i, j in ((0, 1), (1, 0))} | {(2, "down.bias"): 0}
+    links = {
+        (i, rest): Link.rename(f"up.{i}.{rest}", f"layers.{moved.get((i, rest), i)}.{rest}")
+        for i in range(3)
+        for rest in shapes
+        if (i, rest) != (0, "down.bias")
+    }
+    torn = Torn(links.values(), Manifest({key: have[key] for key in have if key != "up.0.down.bias"}))
+    assert {at: other for at, link in links.items() if (other := torn.find_other(link))} == {
+        (0, "norm.bias"): "up.1.norm.bias",
+        (1, "norm.bias"): "up.0.norm.bias",
+    }
