@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ckptfix.inference.copies import choose_copy, find_copies
+from ckptfix.inference.branches import Branches, are_apart, find_branches, find_single
+from ckptfix.inference.copies import keep_one
 from ckptfix.inference.doubts import Doubt, find_doubts
 from ckptfix.inference.infer import Inference, infer
 from ckptfix.inference.lexicon import concept
@@ -43,35 +45,50 @@ class Answer:
 
 def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
     """Infer the links, then account for every key that none of them makes."""
-    notes: list[str] = []
-    chosen = have
-    kept: str | None = None
-    copies = find_copies(have.tensors, len(want))
-    if copies:
-        kept = choose_copy(copies)
-        head = kept or next(iter(copies))
-        chosen = Manifest({key: have[key] for key in copies[head]})
-        others = ", ".join(f"'{other}'" for other in copies if other != head)
-        notes.append(f"the file holds the model {len(copies)} times: '{head}' is used, {others} dropped")
-    found = infer(chosen, want, allowed)
-    answer = Answer(found.links, notes=notes)
-    for why_of in find_doubts(found, chosen, want):
+    single = keep_one(have, want)
+    found = infer(single.kept, want, allowed)
+    used = {key for link in found.links for key in link.source_keys}
+    answer = Answer(found.links, notes=[note for note, keys in single.notes.items() if used & keys])
+    for why, keys in single.doubts.items():
+        _doubt(answer, _about(keys, why))
+    for why_of in find_doubts(found, single.kept, want):
         _doubt(answer, why_of)
-    if copies and kept is None:
-        why = f"the file holds the model {len(copies)} times, as {', '.join(map(repr, copies))}: drop all but one"
-        _doubt(answer, lambda link: dict.fromkeys(link.target_keys, why))
+    branches = find_branches(want)
+    for equal in list(find_single(branches, answer.links)):
+        _leave_open(answer, found, equal)
     for guess in found.guesses:
         for key in guess.link.target_keys:
             if key in found.left_targets:
                 candidates = dict.fromkeys((*guess.link.source_keys, *guess.rivals))
                 answer.ambiguous.append(Ambiguity(key, tuple(candidates), guess.why))
                 del found.left_targets[key]
-    _repeat(answer, found, want)
+    _repeat(answer, found, want, branches)
     _fill(answer, found, want)
     used = {key for link in answer.links for key in link.source_keys}
     used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
     answer.unused = [key for key in have if key not in used]
     return answer
+
+
+def _leave_open(answer: Answer, found: Inference, branches: Branches) -> None:
+    """Leave all of equal branches open: those that have no source, and the one that took it."""
+    one = f"the target has {len(branches)} of these, as {', '.join(map(repr, branches))}, and the checkpoint one"
+    keys = frozenset().union(*branches.values())
+    _doubt(answer, _about(keys, f"{one}: copy it, or fill the others"))
+    guessed = {key for guess in found.guesses for key in guess.link.target_keys}
+    for key in [key for key in found.left_targets if key in keys - guessed]:
+        answer.unresolved[key] = one
+        del found.left_targets[key]
+
+
+def _about(keys: frozenset[str], why: str) -> Doubt:
+    """Doubt the links from or to some keys."""
+
+    def why_of(link: Link) -> dict[str, str]:
+        is_about = not keys.isdisjoint(link.source_keys + link.target_keys)
+        return dict.fromkeys(link.target_keys, why) if is_about else {}
+
+    return why_of
 
 
 def _doubt(answer: Answer, why_of: Doubt) -> None:
@@ -85,8 +102,11 @@ def _doubt(answer: Answer, why_of: Doubt) -> None:
     answer.links = kept
 
 
-def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
-    """Copy what is tied: by the target's own word, or a table of tokens or an output layer that has no source."""
+def _repeat(answer: Answer, found: Inference, want: Manifest, branches: Sequence[Branches]) -> None:
+    """Copy what is tied: by the target's own word, or a table of tokens or an output layer that has no source.
+
+    Equal branches have tables of their own.
+    """
     made = {key for link in answer.links for key in link.target_keys}
     for group in want.tied:
         first = next((key for key in group if key in made), None)
@@ -100,7 +120,7 @@ def _repeat(answer: Answer, found: Inference, want: Manifest) -> None:
         if not spec.shape or spec.shape[0] not in rows or not (key in tables or _is_output(key)):
             continue
         like = [other for other in made if want[other].shape == spec.shape and (other in tables or key not in tables)]
-        if len(like) == 1:
+        if len(like) == 1 and not any(are_apart((key, like[0]), equal) for equal in branches):
             answer.copied[key] = like[0]
             answer.notes.append(f"'{key}' has no source of its own; it is taken to be tied to '{like[0]}'")
             del found.left_targets[key]

@@ -1,4 +1,4 @@
-"""Repeated blocks: what repeats, which block is which, and models that a file holds more than once."""
+"""Repeated blocks: what repeats, and which block is which."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfix.inference.copies import choose_copy, find_copies
 from ckptfix.inference.infer import infer
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.reading import read_keys
-from ckptfix.inference.settle import settle
 from ckptfix.inference.units import Level, Unit, align, find_levels
 from tests.inference.sides import fused, split
 from tests.language.making import manifest
@@ -124,31 +122,6 @@ def test_two_towers_that_names_tell_apart() -> None:
     assert len(made) == 2 * (3 + 12 * 3)
     for target, source in made.items():
         assert target.startswith("vision") == source.startswith("visual"), target
-
-
-def test_an_average_beside_the_model_is_dropped() -> None:
-    have = manifest({f"{copy}.{key}": shape for copy in ("ema", "model") for key, shape in fused().items()})
-    copies = find_copies(have.tensors, len(split()))
-    assert list(copies) == ["ema", "model"] and choose_copy(copies) == "model"
-    answer = settle(have, manifest(split()), Allowed())
-    assert {key.partition(".")[0] for link in answer.links for key in link.source_keys} == {"model"}
-    assert set(answer.unused) == {key for key in have if key.startswith("ema.")}
-    assert answer.notes == ["the file holds the model 2 times: 'model' is used, 'ema' dropped"]
-
-
-@pytest.mark.parametrize(
-    ("heads", "chosen"),
-    [(["teacher", "student"], "student"), (["module", "ema_model"], "module"), (["b", "a"], None), (["k", "q"], "q")],
-)
-def test_the_trained_copy_is_chosen(heads: list[str], chosen: str | None) -> None:
-    copies = find_copies(manifest({f"{head}.{key}": shape for head in heads for key, shape in fused().items()}), 39)
-    assert list(copies) == heads and choose_copy(copies) == chosen
-
-
-def test_two_equal_towers_are_no_copies() -> None:
-    have = manifest({f"{tower}.{key}": shape for tower in ("left", "right") for key, shape in fused().items()})
-    assert find_copies(have.tensors, len(have)) == {}
-    assert find_copies(manifest(fused()).tensors, len(fused())) == {}
 
 
 def test_numbered_tensors_go_in_the_order_of_their_numbers() -> None:
