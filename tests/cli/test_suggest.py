@@ -21,13 +21,12 @@ from .test_imports import imported
 RECIPE = """\
 ckptfix: 1
 description: "fused.pth to shapes:split.json"
+# each line: by names, shapes; confidence 0.99
 rules:
-  # by names, shapes; confidence 0.99
   - op: rearrange
     from: "h.{i}.attn.qkv.{p}"
     to: ["layers.{i}.attention.q_proj.{p}", "layers.{i}.attention.k_proj.{p}", "layers.{i}.attention.v_proj.{p}"]
     layout: "(q+k+v) ... -> q ..., k ..., v ..."
-  # by names, order, shapes; confidence 0.99
   - op: rename
     map:
       "wte.weight": "embeddings.tokens.weight"

@@ -26,8 +26,9 @@ from tests.weights import efficientnet_lite0
 INTRODUCTION = """\
 # Three suggested recipes
 
-`make docs` writes this page. Each recipe is, to the letter, what the command above it prints. The comment over a rule
-says what the rule rests on. How a recipe is inferred is in `docs/suggest.md`.
+`make docs` writes this page. Each recipe is, to the letter, what the command above it prints. The comment over the
+rules says what they rest on, one at a line what that line alone rests on. How a recipe is inferred is in
+`docs/suggest.md`.
 """
 
 
@@ -71,8 +72,8 @@ EXAMPLES = (
         "EfficientNet-Lite0 for timm",
         """\
 The published weights of a port to PyTorch; no key has the same name in timm. The port numbers the blocks from 0 to 15,
-timm numbers stages and the blocks in each: `stage` and `block` translate. The norms of a block are `_bn0` to `_bn2`
-there and `bn1` to `bn3` in timm, except in the first block, which has no `_bn0`: `first` is what is added.
+timm numbers stages and the blocks in each: `stage` and `block` translate. The first block does not expand, so its norms
+and its last convolution have other numbers and names in timm: it goes first, and what is left follows one pattern.
 """,
         "ckptfix suggest efficientnet-lite0-57934424.pth timm:tf_efficientnet_lite0",
         prepare_efficientnet,

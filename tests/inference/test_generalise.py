@@ -17,8 +17,9 @@ def test_a_vision_transformer_of_timm_for_transformers() -> None:
         == """\
 ckptfix: 1
 description: timm ViT to transformers
+# each line that says nothing else: same place and shape; confidence 0.95 or more
 rules:
-  # one tensor three times as high; confidence 0.95
+  # one tensor three times as high
   - op: rearrange
     from: "blocks.{i}.attn.qkv.{p}"
     to:
@@ -26,16 +27,17 @@ rules:
       - "vit.layers.{i}.attention.k_proj.{p}"
       - "vit.layers.{i}.attention.v_proj.{p}"
     layout: "(q+k+v) ... -> q ..., k ..., v ..."
-  # same place and shape; confidence 1.00
   - op: rename
     map:
       "cls_token": "vit.embeddings.cls_token"
       "pos_embed": "vit.embeddings.position_embeddings"
       "patch_embed.proj.{p}": "vit.embeddings.patch_embeddings.projection.{p}"
+
       "blocks.{i}.norm1.{p}": "vit.layers.{i}.layernorm_before.{p}"
       "blocks.{i}.attn.proj.{p}": "vit.layers.{i}.attention.o_proj.{p}"
       "blocks.{i}.norm2.{p}": "vit.layers.{i}.layernorm_after.{p}"
       "blocks.{i}.mlp.fc{j}.{p}": "vit.layers.{i}.mlp.fc{j}.{p}"
+
       "norm.{p}": "vit.layernorm.{p}"
       "head.{p}": "classifier.{p}"
 """
@@ -87,8 +89,8 @@ description: a to b
 vars:
   stage: [0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6]
   block: [0, 0, 0, 1, 0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 0]
+# each line: same place and shape; confidence 1.00
 rules:
-  # same place and shape; confidence 1.00
   - op: rename
     map:
       "features.0.0.weight": "conv_stem.weight"
@@ -121,22 +123,22 @@ def test_experts_are_stacked_and_gate_and_up_fused() -> None:
         up, down = f"model.layers.{i}.mlp.experts.gate_up_proj", f"model.layers.{i}.mlp.experts.down_proj"
         case.want |= {up: (8, 6, 2), down: (8, 3, 2)}
         fused = (Term(keys["w1"], "e"), Term(keys["w3"], "e"))
-        case.links.append(Link(fused, (Term.of(up),), "e g c, e u c -> e (g+u) c", confidence=0.9, why="all shapes"))
+        layout = "e g ..., e u ... -> e (g+u) ..."
+        case.links.append(Link(fused, (Term.of(up),), layout, confidence=0.9, why="all shapes"))
         case.links.append(Link((Term(keys["w2"], "e"),), (Term.of(down),), "e c h -> e c h", why="all shapes"))
     assert (
         case.written().text
         == """\
 ckptfix: 1
 description: a to b
+# each line that says nothing else: all shapes; confidence 0.90 or more
 rules:
-  # all shapes; confidence 0.90
   - op: rearrange
     from: ["layers.{i}.w1.{e}", "layers.{i}.w3.{e}"]
     to: "model.layers.{i}.mlp.experts.gate_up_proj"
-    layout: "e g c, e u c -> e (g+u) c"
-  # all shapes; confidence 1.00
+    layout: "e g ..., e u ... -> e (g+u) ..."
   - {op: rearrange, from: "layers.{i}.w2.{e}", to: "model.layers.{i}.mlp.experts.down_proj", layout: "e c h -> e c h"}
-  # same place and shape; confidence 1.00
+  # same place and shape
   - {op: rename, map: {"layers.{i}.router.weight": "model.layers.{i}.mlp.gate.weight"}}
 """
     )
@@ -166,10 +168,10 @@ def test_linear_layers_of_gpt2_are_transposed_where_they_lie() -> None:
         == """\
 ckptfix: 1
 description: a to b
+# each line that says nothing else: same place and shape; shapes the other way round; confidence 0.80
 rules:
-  # same place and shape; shapes the other way round; confidence 0.80
   - {op: rename, map: {"{k:**}": "transformer.{k}"}}
-  # shapes the other way round; confidence 0.80
+  # shapes the other way round
   - {op: rearrange, keys: ["**.c_attn.weight", "**.c_fc.weight"], layout: "o i -> i o"}
 """
     )
@@ -187,7 +189,7 @@ def test_words_are_looked_up_where_that_is_shorter() -> None:
     assert written.values["rules"] == [
         {
             "op": "rename",
-            "map": {"{m}_model.encoder.layers.{k:**}.{n}.{p}": "{m}.blocks.{k}.{part[n]}_projection.{p}"},
+            "map": {"{m}_model.encoder.layers.{k:**}.{l}.{p}": "{m}.blocks.{k}.{part[l]}_projection.{p}"},
         }
     ]
     assert_does_as_told(case, written)
@@ -206,18 +208,18 @@ def test_branches_that_change_alike_move_first() -> None:
         == """\
 ckptfix: 1
 description: a to b
+# each line that says nothing else: same place and shape; one tensor three times as high; confidence 0.95 or more
 rules:
-  # same place and shape; one tensor three times as high; confidence 0.95
   - op: rename
     map:
       "visual.transformer.resblocks.{k:**}": "vision_model.encoder.layers.{k}"
       "transformer.resblocks.{k:**}": "text_model.encoder.layers.{k}"
-  # one tensor three times as high; confidence 0.95
+  # one tensor three times as high
   - op: rearrange
     from: "{b:**}.attn.in_proj_weight"
     to: ["{b}.self_attn.q_proj.weight", "{b}.self_attn.k_proj.weight", "{b}.self_attn.v_proj.weight"]
     layout: "(q+k+v) ... -> q ..., k ..., v ..."
-  # same place and shape; confidence 1.00
+  # same place and shape
   - op: rename
     map:
       "{b:**}.ln_{i}.{p}": "{b}.layer_norm{i}.{p}"
@@ -283,8 +285,8 @@ def test_links_of_another_confidence_get_a_rule_of_their_own() -> None:
     for parameter in ("weight", "bias"):
         case.rename(f"b.{parameter}", f"head.{parameter}", confidence=0.5, why="the only one left")
     assert case.written().text.endswith("""\
+# each line that says nothing else: same place and shape; confidence 1.00
 rules:
-  # same place and shape; confidence 1.00
   - {op: rename, map: {"a.{p}": "stem.{p}"}}
   # the only one left; confidence 0.50
   - {op: rename, map: {"b.{p}": "head.{p}"}}

@@ -13,9 +13,10 @@ from ckptfix.inference.generalise.bases import rebased
 from ckptfix.inference.generalise.check import does_as_told
 from ckptfix.inference.generalise.draft import Infeasible
 from ckptfix.inference.generalise.names import named_lines, table_names, written_tables
+from ckptfix.inference.generalise.remarks import make_remarks
 from ckptfix.inference.generalise.steps import Laid, Order, lay_out
 from ckptfix.inference.generalise.task import Task, make_task
-from ckptfix.inference.generalise.write import remark, write_recipe
+from ckptfix.inference.generalise.write import write_recipe
 from ckptfix.inference.link import Link
 from ckptfix.tensors import Manifest
 
@@ -88,5 +89,4 @@ def _written(laid: Laid, task: Task, head: Mapping[str, object]) -> Written:
     names = table_names((line for draft in laid.drafts for line in draft.lines), entries)
     rules = [draft.values(named_lines(draft.lines, names)) for draft in laid.drafts]
     values = {**head, **({"vars": written_tables(entries, names)} if entries else {}), "rules": rules}
-    remarks = [remark(draft.links) if draft.links else draft.note for draft in laid.drafts]
-    return Written(values, write_recipe(values, remarks), len(rules))
+    return Written(values, write_recipe(values, make_remarks(laid.drafts)), len(rules))

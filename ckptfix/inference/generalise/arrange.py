@@ -42,7 +42,7 @@ class Group:
     def draft(self, line: Line, covered: int = 0) -> Draft:
         """Make a rule of a line, for the links that it covers."""
         links = tuple(self.pieces[bit].link for bit in bits_of(covered))
-        return Draft("rearrange", (line,), fields=self.fields, links=links)
+        return Draft("rearrange", (line,), fields=self.fields, links=(links,))
 
     def after(self, line: Line) -> Group:
         """Give the group once the rule of an exact line has been applied."""
@@ -104,7 +104,8 @@ def arranged_in_place(
     for members in _grouped(pieces):
         group = Group(members, table, want, tables)
         keys = patterns_of([piece.target for piece in members], table, reach)
-        draft = Draft("rearrange", keys=tuple(keys), fields=group.fields, links=tuple(piece.link for piece in members))
+        links = tuple(piece.link for piece in members)
+        draft = Draft("rearrange", keys=tuple(keys), fields=group.fields, links=(links,))
         edit = draft.edit(table, want, tables.variables)
         if not same(
             {row.key: row.expr for row in edit.made}, {piece.target: piece.made[piece.target] for piece in members}

@@ -26,14 +26,14 @@ class Infeasible(Exception):
 class Draft:
     """One rule: the pairs of a rename, the patterns and templates of another op, or the `keys` of one in place.
 
-    `note` is said where there are no links to give evidence.
+    `links` has those of each line, or of all keys; `note` is said where there are none.
     """
 
     op: str
     lines: tuple[Line, ...] = ()
     keys: tuple[str, ...] = ()
     fields: Mapping[str, object] = field(default_factory=dict)
-    links: tuple[Link, ...] = ()
+    links: tuple[tuple[Link, ...], ...] = ()
     note: str = ""
 
     def values(self, lines: Sequence[Line] | None = None) -> dict[str, object]:

@@ -12,6 +12,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 _OWN_NAME = re.compile(r"_[ntv]\d+|_r\b")
 """Names that stand until the line gets readable ones: numbers, texts, look-up tables, and a run of segments."""
 _LETTER = re.compile(r"[A-Za-z]")
+_INNER_RUN = re.compile(r".+\{_r:\*\*\}.+")
 _PLACEHOLDER = re.compile(r"_([nt])\d+")
 
 _LINE_PRICE = 14
@@ -19,6 +20,9 @@ _TEXT_PRICE = 3
 _RUN_PRICE = 14
 _VAGUE_PRICE = 20
 _CHOICE_PRICE = 2
+_INNER_RUN_PRICE = 12
+"""What a run costs more between two texts, where it hides how deep a key lies."""
+_WILDCARD_PRICE = 10
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,12 @@ class Line:
         letters = sum(len(_OWN_NAME.sub("x", side)) for side in self.sides)
         vague = texts and any(not _LETTER.search(BRACES.sub("", pattern)) for pattern in self.patterns)
         choices = sum(pattern.count("|") for pattern in self.patterns)
-        wide = _RUN_PRICE * ("_r" in names) + _VAGUE_PRICE * bool(vague)
-        return _LINE_PRICE + letters + _TEXT_PRICE * texts + _CHOICE_PRICE * choices + wide
+        wildcards = sum(BRACES.sub("", pattern).count("*") for pattern in self.patterns)
+        hidden = any(map(_INNER_RUN.fullmatch, self.patterns))
+        wide = _RUN_PRICE * ("_r" in names) + _INNER_RUN_PRICE * hidden + _VAGUE_PRICE * bool(vague)
+        return (
+            _LINE_PRICE + letters + _TEXT_PRICE * texts + _CHOICE_PRICE * choices + _WILDCARD_PRICE * wildcards + wide
+        )
 
     def with_sides(self, sides: tuple[str, ...], covers: int) -> Line:
         """Give another line of the same form, its placeholders counted anew."""

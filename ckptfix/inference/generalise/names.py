@@ -15,6 +15,8 @@ _TEXTS = "mnlstxyz"
 _RUNS = "krb"
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _EXPERT = re.compile(r"experts?\.$")
+_NUMBERED_TWICE = re.compile(r"\{_v\d+\[\w+\]\}\.\{_v\d+\[\w+\]\}")
+"""Two numbers that are looked up side by side."""
 _WORD = re.compile(r"([A-Za-z]+)[^A-Za-z{}]*$")
 
 
@@ -51,7 +53,7 @@ def _written(table: Table) -> object:
 def _table_names(template: str, table: str, entries: Table, rest: Sequence[str], used: int) -> Iterator[str]:
     if re.search(rf"{table}\[\w+\]\+", template):
         yield "first"
-    if used == 2:
+    if used == 2 and _NUMBERED_TWICE.search(template):
         yield ("block", "stage")[len(rest) - 1]
     if all(isinstance(value, int) for value in entries.values()):
         word = _WORD.search(template.partition(f"{{{table}[")[0])
@@ -66,13 +68,13 @@ def _named(line: Line, tables: Mapping[str, str]) -> Line:
     taken = {name for name in axes if not name.startswith("_")} | set(tables.values())
     names = dict(tables)
     for own in own_names(line.patterns):
-        names[own] = _free(_placeholder_names(own, line.patterns[0]), taken | set(names.values()))
+        names[own] = _free(_placeholder_names(own, line), taken | set(names.values()))
     sides = tuple(with_names(side, names) for side in line.sides)
     return Line(sides[: len(line.patterns)], sides[len(line.patterns) :], line.covers)
 
 
-def _placeholder_names(own: str, pattern: str) -> Iterator[str]:
-    before, _, after = pattern.partition(f"{{{own}")
+def _placeholder_names(own: str, line: Line) -> Iterator[str]:
+    before, _, after = line.patterns[0].partition(f"{{{own}")
     if own == "_r":
         if not before and after.partition("}")[2]:
             yield "b"
@@ -84,6 +86,8 @@ def _placeholder_names(own: str, pattern: str) -> Iterator[str]:
     else:
         if not after.partition("}")[2]:
             yield "p"
+        if any(f"[{own}]" in template for template in line.templates):
+            yield "l"
         yield from _TEXTS
 
 

@@ -225,7 +225,8 @@ def _look_up_and_add(wanted: tuple[int, ...], numbers: Sequence[Number], tables:
         if index is not added:
             rests = [number - int(value) for number, value in zip(wanted, added.values, strict=True)]
             entries = dict(zip(index.values, rests, strict=True))
-            if all(entries[value] == rest for value, rest in zip(index.values, rests, strict=True)):
+            follows = all(entries[value] == rest for value, rest in zip(index.values, rests, strict=True))
+            if follows:
                 return f"{{{tables.add(entries)}[{index.name}]+{added.name}}}"
     return None
 

@@ -9,12 +9,13 @@ from ckptfix.inference.generalise.cover import cover
 from ckptfix.inference.generalise.draft import Reach
 from ckptfix.inference.generalise.line import Line, bits_of, union_of
 from ckptfix.inference.generalise.numbers import number_lines, read_record, split_line
+from ckptfix.inference.generalise.special import special_moves
 from ckptfix.inference.generalise.tables import Tables, tables_of
 from ckptfix.inference.generalise.trial import Trial
 from ckptfix.inference.generalise.widen import widened
 from ckptfix.inference.generalise.words import looked_up
 
-_RULE_PRICE = 30
+_RULE_PRICE = 40
 _ATTEMPTS = 4
 _FEW_PARTS = 4
 
@@ -32,25 +33,34 @@ def rename_lines(
     trial = Trial(keys, moves, tables)
     if reach == "key by key":
         return [list(_written_out([], trial.wanted, trial))]
+    steps = _shortest(trial)
+    for special in special_moves(moves):
+        parted = [step for part in trial.parts(special) for step in _shortest(part)]
+        if _price(parted, trial) < _price(steps, trial) and trial.leads(parted):
+            steps = parted
+    apart = [part for step in steps for part in _by_class(step, classes)]
+    return apart if trial.leads(apart) else steps
+
+
+def _shortest(trial: Trial) -> Steps:
+    """Give the rules that cost the least of those found in several ways."""
     base = _base_lines(trial)
-    tables.count_uses(base)
+    trial.tables.count_uses(base)
     lines = base + widened(base)
     choices: list[Steps] = [[_exactly(lines, trial.wanted, trial)]]
     lines += trial.narrowed(lines)
     choices.append([_exactly(lines, trial.wanted, trial)])
     choices.append(_in_two_steps(lines, trial))
-    words = looked_up(base, tables)
+    words = looked_up(base, trial.tables)
     if words:
-        tables.count_uses(base + words)
+        trial.tables.count_uses(base + words)
         choices.append([_with_words(lines + words + widened(words), trial)])
-    steps = min(choices, key=lambda choice: _price(choice, trial))
-    apart = [part for step in steps for part in _by_class(step, classes)]
-    return apart if trial.leads(apart) else steps
+    return min(choices, key=lambda choice: _price(choice, trial))
 
 
 def _base_lines(trial: Trial) -> list[Line]:
     """Write lines with placeholders for numbers only; those that match too much stand beside narrower ones."""
-    records = [read_record(bit, pair) for bit, pair in enumerate(trial.pairs)]
+    records = [read_record(bit, trial.pairs[bit]) for bit in bits_of(trial.wanted)]
     lines = number_lines(records, 1, trial.tables)
     found = {line.sides: line for line in lines}
     for line in lines:

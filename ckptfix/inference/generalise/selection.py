@@ -27,10 +27,12 @@ def patterns_of(wanted: Collection[str], keys: Collection[str], reach: Reach) ->
         return list(wanted)
     order = {key: bit for bit, key in enumerate(dict.fromkeys(wanted))}
     covers: dict[str, int] = {}
+    ends: dict[str, set[str]] = defaultdict(set)
     for key, bit in order.items():
         for text in _patterns(key):
             covers[text] = covers.get(text, 0) | 1 << bit
-    lines = [Line((text,), (), bits) for text, bits in covers.items()]
+            ends[text].add(key.rpartition(".")[2])
+    lines = [Line((text,), (), bits) for text, bits in covers.items() if not _hides(text, ends[text])]
     lines = [line for line in lines if line.covers.bit_count() > 1 or line.patterns[0] in order]
     lines = [line for line in lines if line.patterns[0] == "**" or _LETTER.search(line.patterns[0])]
 
@@ -44,6 +46,11 @@ def patterns_of(wanted: Collection[str], keys: Collection[str], reach: Reach) ->
 
     chosen = cover(lines, (1 << len(order)) - 1, check, lambda line: _price(line.patterns[0]))
     return _joined([line.patterns[0] for line in sorted(chosen, key=lambda line: line.covers & -line.covers)])
+
+
+def _hides(pattern: str, ends: Collection[str]) -> bool:
+    """Tell whether a wildcard at the end stands for one text only, which would say more."""
+    return pattern.endswith(".*") and len(ends) == 1
 
 
 def _joined(patterns: Sequence[str]) -> list[str]:

@@ -108,9 +108,8 @@ def _before(task: Task, tables: Tables, reach: Reach) -> tuple[list[Draft], Tabl
 def _moving(task: Task) -> Draft:
     """Write the rule that moves branches."""
     links = tuple(
-        piece.link
-        for piece in task.pieces
-        if any(key.startswith(f"{new}.") for key in piece.source_keys for new in task.bases.values())
+        tuple(piece.link for piece in task.pieces if any(key.startswith(f"{new}.") for key in piece.source_keys))
+        for new in task.bases.values()
     )
     lines = tuple(Line((f"{old}.{{_r:**}}",), (f"{new}.{{_r}}",), 0) for old, new in task.bases.items())
     return Draft("rename", lines, links=links)
@@ -153,15 +152,13 @@ def _renamed(
         return [], table
     classes = [_class(links[key].confidence) if key in links else 0 for key in moves]
     keys = list(moves)
-    drafts = [
-        Draft(
-            "rename",
-            tuple(sorted(step, key=lambda line: line.covers & -line.covers)),
-            links=tuple(links[keys[bit]] for line in step for bit in bits_of(line.covers) if keys[bit] in links),
-            note="these are in the way of others",
+    drafts: list[Draft] = []
+    for step in rename_lines(list(table), moves, classes, tables, reach):
+        lines = sorted(step, key=lambda line: line.covers & -line.covers)
+        served = [tuple(links[keys[bit]] for bit in bits_of(line.covers) if keys[bit] in links) for line in lines]
+        drafts.append(
+            Draft("rename", tuple(lines), links=tuple(filter(None, served)), note="these are in the way of others")
         )
-        for step in rename_lines(list(table), moves, classes, tables, reach)
-    ]
     return _all_applied(drafts, table, want, tables)
 
 
@@ -179,7 +176,7 @@ def _resized(pieces: Sequence[Piece], table: Table, want: Manifest, reach: Reach
             "resize",
             keys=tuple(patterns_of([piece.target for piece in members], table, reach)),
             fields=dict(members[0].link.resize or {}),
-            links=tuple(piece.link for piece in members),
+            links=(tuple(piece.link for piece in members),),
         )
         for members in groups.values()
     ]

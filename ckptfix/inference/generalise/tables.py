@@ -10,8 +10,10 @@ from ckptfix.inference.generalise.line import Line, own_names
 
 Table = dict[str, int | str]
 
-_TABLE_PRICE = 14
+_TABLE_PRICE = 60
 _TEXT_TABLE_PRICE = 150
+_EXCEPTION_PRICE = 120
+"""What a table costs more whose values are all the same but one: that one is better written out."""
 
 
 _LOOK_UP = re.compile(r"(_v\d+)\[(\w+)\]")
@@ -66,8 +68,11 @@ class Tables:
 
     def _price_of_table(self, name: str) -> int:
         table = self._tables[name]
-        if all(key.isdecimal() for key in table):
-            return _TABLE_PRICE + sum(len(str(value)) + 2 for value in table.values())
+        if all(key.isdecimal() and isinstance(value, int) for key, value in table.items()):
+            counts = Counter(table.values())
+            is_exception = len(counts) == 2 and min(counts.values()) == 1
+            letters = sum(len(str(value)) + 2 for value in table.values())
+            return _TABLE_PRICE + letters + _EXCEPTION_PRICE * is_exception
         return _TEXT_TABLE_PRICE + sum(len(key) + len(str(value)) + 4 for key, value in table.items())
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from ckptfix.errors import KeyCollision, PatternError
 from ckptfix.expr import Expr, Read
 from ckptfix.inference.generalise.expected import Piece, make_pieces, resized
+from ckptfix.inference.generalise.terms import with_rest
 from ckptfix.inference.link import Link, Term
 from ckptfix.tensors import Manifest
 
@@ -66,6 +67,7 @@ def make_task(
 ) -> Task:
     """Bring links to the keys of the table. Raises CkptfixError for a link that does not fit."""
     _check_keys(links, copied, filled, dropped)
+    links = [with_rest(link) for link in links]
     stripped = {key: _strip(key, strip) for key in have}
     reads = {stripped[key]: Read(key, spec) for key, spec in have.items()}
     first: dict[str, Link] = {}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ckptfix.inference.link import Term
+from ckptfix.inference.link import Link, Term
 
 _NUMBER = re.compile(r"[0-9]+")
+_SEVERAL = 3
+"""Tensors of a layout with more than one on a side."""
 
 
 def sides_of(sources: Sequence[Term], targets: Sequence[Term]) -> tuple[str, ...]:
@@ -18,6 +21,22 @@ def sides_of(sources: Sequence[Term], targets: Sequence[Term]) -> tuple[str, ...
 def listed_sides(sources: Sequence[Term], targets: Sequence[Term]) -> tuple[str, ...]:
     """Give each term with a placeholder that, in a pattern, matches no other numbers than those along its axis."""
     return tuple(map(_listed, sources)) + tuple(map(_with_placeholder, targets))
+
+
+def with_rest(link: Link) -> Link:
+    """Write `...` for the last axis of several tensors where it is the same in all: `e g c, e u c -> e (g+u) c`."""
+    sides = [side.split(", ") for side in (link.layout or "").split(" -> ")]
+    last = {term.rpartition(" ")[2] for terms in sides for term in terms}
+    if sum(map(len, sides)) < _SEVERAL or len(last) > 1:
+        return link
+    [axis] = last
+    if not axis.isidentifier() or axis in link.sizes:
+        return link
+    return replace(link, layout=" -> ".join(", ".join(_with_dots(term) for term in terms) for terms in sides))
+
+
+def _with_dots(term: str) -> str:
+    return f"{term.rpartition(' ')[0]} ...".lstrip()
 
 
 def _with_placeholder(term: Term) -> str:

@@ -23,16 +23,27 @@ class Verdict:
 
 
 class Trial:
-    """Tries pairs on all keys of a table: those in `moves` get new ones, the others stay."""
+    """Tries pairs on all keys of a table: of those in `moves`, the wanted get new ones, all others stay."""
 
-    def __init__(self, keys: Collection[str], moves: Mapping[str, str], tables: Tables) -> None:
+    def __init__(
+        self, keys: Collection[str], moves: Mapping[str, str], tables: Tables, wanted: int | None = None
+    ) -> None:
         self.keys = keys
         self.moves = moves
         self.tables = tables
         self.pairs = list(moves.items())
-        self.wanted = (1 << len(moves)) - 1
-        self._bits = {key: bit for bit, key in enumerate(moves)}
+        self.wanted = (1 << len(moves)) - 1 if wanted is None else wanted
+        self._bits = {self.pairs[bit][0]: bit for bit in bits_of(self.wanted)}
         self._known: dict[tuple[str, ...], Verdict] = {}
+
+    def parts(self, first: Collection[str]) -> tuple[Trial, Trial]:
+        """Give the trial of some keys alone, and that of the others once these have their new keys."""
+        wanted = sum(1 << self._bits[key] for key in first)
+        keys = [self.moves[key] if key in first else key for key in self.keys]
+        return (
+            Trial(self.keys, self.moves, self.tables, wanted),
+            Trial(keys, self.moves, self.tables, self.wanted & ~wanted),
+        )
 
     def verdict(self, line: Line) -> Verdict:
         """Say what a pair does."""

@@ -1,23 +1,24 @@
-"""Write a recipe as YAML, each rule under a line that says what it rests on."""
+"""Write a recipe as YAML, with comments that say what it rests on."""
 
 from __future__ import annotations
 
 import json
 import re
 import textwrap
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
 
-from ckptfix.inference.link import Link
+from ckptfix.inference.generalise.remarks import Remarks
 
 _WIDTH = 120
 _PLAIN = re.compile(r"[A-Za-z_]([\w. -]*[\w-])?")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-_MOST_REASONS = 2
+_LONG_MAP = 8
+"""Pairs of a map from which on they are set apart in groups."""
 
 
-def write_recipe(values: Mapping[str, object], remarks: Sequence[str]) -> str:
-    """Give the text of a recipe. `remarks` has one line for each rule."""
+def write_recipe(values: Mapping[str, object], remarks: Remarks) -> str:
+    """Give the text of a recipe with its comments."""
     lines = [f"ckptfix: {values['ckptfix']}"]
     if values.get("description"):
         lines.append(f"description: {_scalar(values['description'])}")
@@ -38,23 +39,14 @@ def write_recipe(values: Mapping[str, object], remarks: Sequence[str]) -> str:
     rules = values.get("rules")
     if not isinstance(rules, list) or not rules:
         return "\n".join([*lines, "rules: []", ""])
+    lines += [f"# {remarks.whole}"] if remarks.whole else []
     lines.append("rules:")
-    for rule, remark in zip(rules, remarks, strict=True):
-        lines += [f"  # {remark}", *_rule(rule)]
+    for rule, remark, of_lines in zip(rules, remarks.rules, remarks.lines, strict=True):
+        lines += [*([f"  # {remark}"] if remark else []), *_rule(rule, of_lines)]
     return "\n".join([*lines, ""])
 
 
-def remark(links: Sequence[Link]) -> str:
-    """Say in one line what links rest on, and how sure the least sure of them is."""
-    reasons = Counter(" ".join(link.why.split()) for link in links if link.why.strip())
-    shown = [reason for reason, _ in reasons.most_common(_MOST_REASONS)]
-    if len(reasons) > len(shown):
-        shown.append(f"{len(reasons) - len(shown)} more")
-    sure = f"confidence {min(link.confidence for link in links):.2f}"
-    return "; ".join([*shown, sure])
-
-
-def _rule(rule: Mapping[str, object]) -> list[str]:
+def _rule(rule: Mapping[str, object], remarks: Sequence[str]) -> list[str]:
     short = f"  - {_flow(rule)}"
     pairs = rule.get("map")
     if len(short) <= _WIDTH and not (isinstance(pairs, Mapping) and len(pairs) > 1):
@@ -65,9 +57,7 @@ def _rule(rule: Mapping[str, object]) -> list[str]:
             continue
         line = f"    {name}: {_flow(value)}"
         if name == "map" and isinstance(value, Mapping):
-            lines.append("    map:")
-            for key, new in value.items():
-                lines += _pair(json.dumps(key, ensure_ascii=False), json.dumps(new, ensure_ascii=False))
+            lines += ["    map:", *_pairs(value, remarks)]
         elif isinstance(value, list) and len(line) > _WIDTH:
             lines += [f"    {name}:", *(f"      - {_scalar(entry)}" for entry in value)]
         else:
@@ -75,9 +65,38 @@ def _rule(rule: Mapping[str, object]) -> list[str]:
     return lines
 
 
-def _pair(key: str, new: str) -> list[str]:
-    line = f"      {key}: {new}"
-    return [line] if len(line) <= _WIDTH else [f"      {key}:", f"        {new}"]
+def _pairs(pairs: Mapping[str, str], remarks: Sequence[str]) -> Iterator[str]:
+    begins = _group_begins(list(pairs))
+    for place, (key, new) in enumerate(pairs.items()):
+        if place in begins:
+            yield ""
+        old, made = json.dumps(key, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
+        line = f"      {old}: {made}"
+        lines = [line] if len(line) <= _WIDTH else [f"      {old}:", f"        {made}"]
+        remark = f"# {remarks[place]}" if place < len(remarks) and remarks[place] else ""
+        if remark and len(lines[-1]) + len(remark) + 2 <= _WIDTH:
+            lines[-1] += f"  {remark}"
+        elif remark:
+            yield f"      {remark}"
+        yield from lines
+
+
+def _group_begins(keys: Sequence[str]) -> set[int]:
+    """Tell before which pairs of a long map a line stays empty: where blocks begin and where they end."""
+    runs: list[list[str]] = []
+    for _, run in groupby(keys, key=_blocks):
+        members = list(run)
+        if runs and (len(members) == 1 or len(runs[-1]) == 1):
+            runs[-1] += members
+        else:
+            runs.append(members)
+    return set(accumulate(map(len, runs[:-1]))) if len(keys) >= _LONG_MAP else set()
+
+
+def _blocks(key: str) -> str | None:
+    """Give what stands before the number that counts blocks; None where a key names a single module."""
+    before, brace, after = key.partition("{")
+    return before if brace and "." in after.partition("}")[2] else None
 
 
 def _flow(value: object) -> str:
