@@ -102,13 +102,13 @@ def suggest(
 ) -> Suggestion:
     """Infer the recipe that leads from a checkpoint to an architecture.
 
-    From names and shapes alone, or, with an `example` that holds the same weights already converted, from its values.
-    With `parity`, the source's own architecture, what they leave ambiguous is decided by running both models on an
-    input of `input_shape`, batch included. `without` names evidence that is left aside. What is not certain is in
-    `ambiguous` and `unresolved`, never in the recipe. Raises InvalidCall, TargetBuildError, and what opening either
-    side raises.
+    From names and shapes, and values where these leave norms open, or, with an `example` that holds the same weights
+    already converted, from its values. With `parity`, the source's own architecture, what names and shapes leave
+    ambiguous is decided by running both models on an input of `input_shape`, batch included. `without` names evidence
+    that is left aside. What is not certain is in `ambiguous` and `unresolved`, never in the recipe. Raises InvalidCall,
+    TargetBuildError, and what opening or reading either side raises.
     """
-    from ckptfix.inference.suggestion import suggest_by_example, suggest_recipe
+    from ckptfix.inference.suggestion import suggest_by_example, suggest_for
 
     if example is not None and parity is not None:
         raise InvalidCall("an example and parity at once", hint="give --example or --parity")
@@ -120,7 +120,7 @@ def suggest(
         from ckptfix.inference.behaviour import suggest_by_behaviour
 
         return suggest_by_behaviour(checkpoint, target(parity), found, description, input_shape, without)
-    return suggest_recipe(checkpoint.manifest, found.manifest, description, without)
+    return suggest_for(checkpoint, found.manifest, description, without)
 
 
 def adapt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ckptfix.formats import Checkpoint
 from ckptfix.inference.branches import Branches, are_apart, find_branches, find_single
 from ckptfix.inference.copies import keep_one
 from ckptfix.inference.doubts import Doubt, find_doubts
@@ -13,6 +14,7 @@ from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.names import read_name, tail
+from ckptfix.inference.values import tell_norms
 from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
 
@@ -43,10 +45,15 @@ class Answer:
     notes: list[str] = field(default_factory=list)
 
 
-def settle(have: Manifest, want: Manifest, allowed: Allowed) -> Answer:
-    """Infer the links, then account for every key that none of them makes."""
+def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint | None = None) -> Answer:
+    """Infer the links, then account for every key that none of them makes.
+
+    With the `source` that `have` describes, values tell what else leaves open. Raises what reading it raises.
+    """
     single = keep_one(have, want)
     found = infer(single.kept, want, allowed)
+    if source is not None:
+        found = tell_norms(found, source, single.kept, want)
     used = {key for link in found.links for key in link.source_keys}
     answer = Answer(found.links, notes=[note for note, keys in single.notes.items() if used & keys])
     for why, keys in single.doubts.items():

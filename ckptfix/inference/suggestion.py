@@ -102,11 +102,22 @@ def suggest_recipe(have: Manifest, want: Manifest, description: str, without: Co
     return write_suggestion(settle_without(have, want, without), have, want, description)
 
 
-def settle_without(have: Manifest, want: Manifest, without: Collection[Evidence]) -> Answer:
-    """Account for every key from names and shapes, some kinds of evidence left aside."""
+def suggest_for(source: Checkpoint, want: Manifest, description: str, without: Collection[Evidence] = ()) -> Suggestion:
+    """Infer a recipe from names and shapes, and from values where these leave norms open. Builds no model.
+
+    Raises what reading raises.
+    """
+    answer = settle_without(source.manifest, want, without, source)
+    return write_suggestion(answer, source.manifest, want, description)
+
+
+def settle_without(
+    have: Manifest, want: Manifest, without: Collection[Evidence], source: Checkpoint | None = None
+) -> Answer:
+    """Account for every key from names and shapes, and the source's values if given; some evidence left aside."""
     allowed = Allowed("names" not in without, "shapes" not in without, "order" not in without)
     known = replace(want, owners={}, modules={}) if "classes" in without else want
-    return settle(have, known, allowed)
+    return settle(have, known, allowed, None if "values" in without else source)
 
 
 def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, description: str) -> Suggestion:
