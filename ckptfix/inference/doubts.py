@@ -13,7 +13,7 @@ from ckptfix.inference.order import count_members
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.inference.slots import find_leaders, find_role, is_sorted, read_slots
 from ckptfix.inference.torn import Torn
-from ckptfix.tensors import Manifest
+from ckptfix.tensors import Manifest, TensorSpec
 
 Doubt = Callable[[Link], Mapping[str, str]]
 """Gives the reason to doubt a link, for each of its target keys; nothing where there is none."""
@@ -25,10 +25,11 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     guessed = {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
     yield from _rotary(have, want)
     yield _halves(linked | guessed, have)
-    yield from _folded(linked, have, found.reads)
+    yield from _folded(linked, have, want, found.reads)
     yield _shifted(found, have, want)
     yield from _merged(have, want)
     yield _torn(found, have)
+    yield _alone(found)
 
 
 def _of(link: Link, why: str | None) -> Mapping[str, str]:
@@ -75,11 +76,14 @@ def _is_part(key: str) -> bool:
     return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
 
 
-def _folded(linked: set[str], have: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
+def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
     """Doubt a convolution whose batch norm is left over as a whole: the target may have it folded in."""
     names = {key: read_name(text) for key, text in reads.items()}
-    used = {names[key].parent for key in linked & names.keys() if names[key].kind == "weight"}
-    norms = {name.parent for name in names.values() if name.kind == "mean"} - used
+    used = {names[key].parent for key in linked & names.keys() if names[key].kind in ("weight", "")}
+    norms = {name.parent for name in names.values() if name.kind == "mean"}
+    if sum(map(_counts, have.values())) > sum(map(_counts, want.values())):
+        norms |= {name.parent for key, name in names.items() if _counts(have[key])}
+    norms -= used
     if not norms:
         return
     slots = read_slots({key: spec for key, spec in have.items() if spec.shape}, reads)
@@ -91,6 +95,11 @@ def _folded(linked: set[str], have: Manifest, reads: Mapping[str, str]) -> Itera
         return _of(link, norm and f"the batch norm of '{norm}', which follows it, is left over: fold it in first")
 
     yield why
+
+
+def _counts(spec: TensorSpec) -> bool:
+    """Tell what counts batches: a whole number, alone."""
+    return not spec.shape and spec.dtype.kind == "int"
 
 
 def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
@@ -137,6 +146,20 @@ def _torn(found: Inference, have: Manifest) -> Doubt:
     def why(link: Link) -> Mapping[str, str]:
         other = torn.find_other(link)
         return _of(link, other and f"'{other}' fits as well, and the rest of the block comes from there")
+
+    return why
+
+
+def _alone(found: Inference) -> Doubt:
+    """Doubt a bias whose weight is open, and has other candidates than the weight beside the bias."""
+    candidates = {
+        key: (*guess.link.source_keys, *guess.rivals) for guess in found.guesses for key in guess.link.target_keys
+    }
+
+    def why(link: Link) -> Mapping[str, str]:
+        weights = [re.sub(r"\.bias$", ".weight", key) for key in (link.source_keys[0], link.target_keys[0])]
+        apart = weights[1] in candidates and weights[0] not in candidates[weights[1]]
+        return _of(link, f"'{weights[1]}' of the same module is open, and comes from elsewhere" if apart else None)
 
     return why
 

@@ -14,11 +14,11 @@ from ckptfix.inference.link import Link, Term
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, convention
 from ckptfix.inference.names import read_name
-from ckptfix.inference.reading import read_keys
+from ckptfix.inference.reading import read_keys, template
 from ckptfix.inference.resizable import Fields, find_resize
 from ckptfix.inference.shapes import SAME_STACK
 from ckptfix.inference.slots import Slot, read_slots
-from ckptfix.inference.units import Unit, find_levels
+from ckptfix.inference.units import Level, Unit, find_levels
 from ckptfix.inference.vocabulary import find_vocabularies
 from ckptfix.tensors import Manifest, TensorSpec
 
@@ -115,6 +115,8 @@ def _match(
     scopes: dict[str, str] = {}
     doubted = {key for guess in found.guesses if guess.by_blocks for key in guess.keys}
     for blocks in aligned:
+        if blocks.pairing.is_turnable:
+            doubted |= _around(have, reads[0], blocks.pairing.source) | _around(want, reads[1], blocks.pairing.target)
         if not blocks.pairing.doubt:
             scopes.setdefault(*blocks.scopes)
     matching = Matching(
@@ -131,6 +133,12 @@ def _match(
     _settle(found, matching.solve())
     _settle_resized(found, matching, vocabularies)
     return found
+
+
+def _around(tensors: Manifest, reads: Mapping[str, str], level: Level) -> set[str]:
+    """Give everything in the modules that a level's outermost number counts."""
+    start = level.template.partition("#")[0]
+    return {key for key in tensors if template(reads[key]).startswith(f"{start}#")}
 
 
 def _note_left(found: Inference, matching: Matching) -> None:

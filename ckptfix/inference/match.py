@@ -9,7 +9,7 @@ from ckptfix.inference.assignment import Board, Pair, assign
 from ckptfix.inference.candidate import TURNED_OR_NOT, Match, reserve
 from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.link import Evidence
-from ckptfix.inference.names import conflict, kinds_agree, similarity
+from ckptfix.inference.names import conflict, kinds_agree, similarity, tail
 from ckptfix.inference.order import find_shifted, is_lockstep, may_follow, rank_series
 from ckptfix.inference.shapes import is_turned, relate, relate_stacked
 from ckptfix.inference.slots import (
@@ -80,8 +80,10 @@ class Matching:
         self.source_places = {slot.place for slot in self.sources}
         self.target_places = {slot.place for slot in self.targets}
         self.weights = word_weights([*self.sources, *self.targets])
-        self.source_leaders = find_leaders(self.sources, ordered=allowed.order and not is_sorted(self.sources))
+        ordered = allowed.order and not is_sorted(self.sources)
+        self.source_leaders = find_leaders(self.sources, ordered=ordered)
         self.target_leaders = find_leaders(self.targets, ordered=True)
+        self.apart = 1.5 if ordered else 0.5  # what it costs to go elsewhere than one's leader
 
     def solve(self) -> list[Match]:
         """Give all matches, certain or not."""
@@ -220,6 +222,8 @@ class Matching:
             score += 0.2
         if source.name.kind == target.name.kind and source.name.kind:
             score += 0.2
+        if not source.name.kind and tail(source.place, 1) == tail(target.place, 1):
+            score += 0.4  # a parameter of that very name: `weight_ih_l0`, not `weight_ih_l0_reverse`
         return score + self._scope(source, target) - conflict(source.name, target.name)
 
     def _scope(self, source: Slot, target: Slot) -> float:
@@ -275,7 +279,7 @@ class Matching:
                 bonus += min(votes, 2) * (0.8 if depth == 0 else 0.15)
             led = self.source_leaders.get(sources[i].place), self.target_leaders.get(targets[j].place)
             if led[0] is not None and led[1] is not None and led[0] in leaders:
-                bonus += 1.0 if led[1] in leaders[led[0]] else -0.5
+                bonus += 1.0 if led[1] in leaders[led[0]] else -self.apart
             joined[i, j] = score + bonus
         return joined
 

@@ -20,7 +20,11 @@ def rank_series(
     others = _series(targets)
     for members in _series(sources):
         for alike in others:
-            if len(alike) != len(members) or not all(pair in allowed for pair in zip(members, alike, strict=True)):
+            if len(alike) != len(members):
+                continue
+            if _extents(sources, members) == _extents(targets, alike)[::-1] != _extents(targets, alike):
+                members = sorted(members, key=lambda i: sources[i].name.numbers[::-1])  # `norm1.0` is `0.norm1` there
+            if not all(pair in allowed for pair in zip(members, alike, strict=True)):
                 continue
             for rank, i in enumerate(members):
                 for place, j in enumerate(alike):
@@ -39,6 +43,11 @@ def _series(slots: Sequence[Slot]) -> list[list[int]]:
         for group in groups.values()
         if len({slots[i].name.numbers for i in group}) == len(group) > 1  # `h_to_4h` and `4h_to_h` are no series
     ]
+
+
+def _extents(slots: Sequence[Slot], members: Sequence[int]) -> list[int]:
+    """Count the different numbers in each position."""
+    return [len(set(numbers)) for numbers in zip(*(slots[i].name.numbers for i in members), strict=False)]
 
 
 def is_lockstep(sources: Sequence[Slot], targets: Sequence[Slot], layouts: Mapping[Pair, Sequence[str | None]]) -> bool:

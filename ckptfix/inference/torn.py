@@ -35,9 +35,9 @@ class Torn:
         key = link.source_keys[0]
         for source in _blocks(key):
             for target in _blocks(link.target_keys[0]):
-                usual = _most(self._votes[1], target, source)
-                other = usual + key[len(source) :]
-                if usual != source and _most(self._votes[0], source, target) != target and self._fits(other, key):
+                usual = _usual(self._votes[1], target, source)
+                elsewhere = _usual(self._votes[0], source, target)
+                if usual and elsewhere and self._fits(other := usual + key[len(source) :], key):
                     return other
         return None
 
@@ -45,9 +45,11 @@ class Torn:
         return other in self._have and self._have[other].shape == self._have[key].shape
 
 
-def _most(votes: Votes, block: str, other: str) -> str:
-    """Give the block of the other's template that shares the most with this one."""
-    return votes[block, template(other)].most_common(1)[0][0]
+def _usual(votes: Votes, block: str, other: str) -> str | None:
+    """Give the block of the other's template that shares more with this one; None where none does."""
+    shared = votes[block, template(other)]
+    best, most = shared.most_common(1)[0]
+    return best if most > shared[other] else None
 
 
 def _blocks(key: str) -> Iterator[str]:

@@ -125,9 +125,10 @@ class Pairing:
         """Why the blocks may belong together otherwise; nothing where they may not."""
         if self.rivals:
             return f"the blocks {self.rivals[0]} fit as well"
-        return "the blocks may be counted from the other end, as decoders are" if self._is_turnable() else ""
+        return "the blocks may be counted from the other end, as decoders are" if self.is_turnable else ""
 
-    def _is_turnable(self) -> bool:
+    @cached_property
+    def is_turnable(self) -> bool:
         """Tell whether all blocks are alike, of a decoder of feature maps, and not called so on both sides."""
         words = [{concept(word) for word in read_name(side.template).telling} for side in (self.source, self.target)]
         if len(self.pairs) < 2 or words[0] & words[1] or not (words[0] | words[1]) & TURNABLE:

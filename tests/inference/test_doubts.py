@@ -11,7 +11,7 @@ from ckptfix.inference.match import Allowed
 from ckptfix.inference.settle import settle
 from ckptfix.inference.torn import Torn
 from ckptfix.tensors import DType, Manifest, TensorSpec
-from tests.inference.test_edits import answer, made, manifest, open_keys
+from tests.inference.test_edits import answer, convolutions, made, manifest, open_keys
 
 
 def refining(blocks: int) -> nn.ModuleList:
@@ -72,3 +72,44 @@ def test_what_leaves_its_block_is_torn_only_where_another_fits() -> None:
         (0, "norm.bias"): "up.1.norm.bias",
         (1, "norm.bias"): "up.0.norm.bias",
     }
+
+
+def test_what_is_beside_a_turned_decoder_is_turned_with_it() -> None:
+    def side(called: str, numbered: str, out: str) -> dict[str, TensorSpec]:
+        parts = {f"{numbered}{i}.weight": (8, 8, 3, 3) for i in (1, 2)} | {f"{numbered}{i}.bias": (8,) for i in (1, 2)}
+        shapes = {f"unit{i}.{rest}": shape for i in (1, 2) for rest, shape in parts.items()} | {out: (8, 8, 1, 1)}
+        return {f"{called}{i}.{rest}": TensorSpec(shape, DType.F32) for i in range(4) for rest, shape in shapes.items()}
+
+    source = side("refinenet", "conv", "out.weight")
+    target = side("fusion_stage.layers.", "convolution", "projection.weight")
+    found = settle(Manifest(source), Manifest(target), Allowed())
+    assert not found.links
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_bias_goes_with_its_weight(in_order: bool) -> None:
+    """The weight of `out` may come from either square; so may its bias then, whatever it is called."""
+    source = {"mix.dense.weight": (8, 8), "mix.dense.bias": (8,), "other.proj.weight": (8, 16), "other.proj.bias": (8,)}
+    target = {"out.dense.weight": (8, 16), "out.dense.bias": (8,), "proj.weight": (8, 8), "proj.bias": (8,)}
+    sides = [
+        Manifest({f"layers.{i}.{key}": TensorSpec(shape, DType.F32) for i in range(3) for key, shape in side.items()})
+        for side in (source if in_order else dict(sorted(source.items())), target)
+    ]
+    found = made(settle(*sides, Allowed()))
+    for key, sources in found.items():
+        if key.endswith("out.dense.bias"):
+            assert sources[0].endswith("other.proj.bias")
+
+
+def test_a_fold_is_doubted_whatever_names_say() -> None:
+    """A module that counts its batches is a batch norm, even where no word is known."""
+    folded, normed = (convolutions(normed=normed).state_dict() for normed in (False, True))
+    names = {"weight": "soqefo", "bias": "bawaqe", "running_mean": "gudifo", "running_var": "wepeko"}
+    have = {
+        f"{module}.{names.get(last, 'marufe')}": TensorSpec(
+            tuple(value.shape), DType.I64 if "num" in last else DType.F32
+        )
+        for (module, last), value in ((key.rsplit(".", 1), value) for key, value in normed.items())
+    }
+    want = {key: TensorSpec(tuple(value.shape), DType.F32) for key, value in folded.items()}
+    assert not settle(Manifest(have), Manifest(want), Allowed()).links

@@ -130,3 +130,42 @@ def test_keys_and_values_are_not_taken_for_queries_keys_and_values() -> None:
         for side in (block, wanted)
     )
     assert set(made(settle(have, want, Allowed()))) == {f"h.{i}.mlp.weight" for i in range(3)}
+
+
+class ByRole(nn.Module):
+    """An encoder that keeps a list for each part: `norm1.0`, `norm1.1`, ... where others have `0.norm1`, `1.norm1`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ffns = nn.ModuleList(nn.ModuleDict({"lin1": nn.Linear(8, 24), "lin2": nn.Linear(24, 8)}) for _ in range(3))
+        self.layer_norm1 = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.layer_norm2 = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+
+
+class ByLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(8, 24), nn.Linear(24, 8)
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+
+
+def test_lists_by_role_become_lists_by_layer() -> None:
+    target = nn.ModuleDict({"layers": nn.ModuleList(ByLayer() for _ in range(3))})
+    for in_order in (True, False):
+        found = made(answer(ByRole(), target, in_order=in_order))
+        for i in range(3):
+            assert found[f"layers.{i}.norm1.weight"] == (f"layer_norm1.{i}.weight",)
+            assert found[f"layers.{i}.norm2.bias"] == (f"layer_norm2.{i}.bias",)
+
+
+def test_the_two_directions_of_a_recurrent_network_are_told_apart() -> None:
+    def tagger(rnn: str, head: str) -> nn.Module:
+        layers = {rnn: nn.LSTM(8, 16, num_layers=2, bidirectional=True), head: nn.Linear(32, 5)}
+        return nn.ModuleDict({"embed": nn.Embedding(50, 8), **layers})
+
+    for in_order in (True, False):
+        found = made(answer(tagger("lstm", "out"), tagger("encoder", "classifier"), in_order=in_order))
+        assert found == {
+            key: (key.replace("encoder.", "lstm.").replace("classifier.", "out."),)
+            for key in tagger("encoder", "classifier").state_dict()
+        }
