@@ -16,7 +16,6 @@ from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, 
 from ckptfix.inference.names import read_name
 from ckptfix.inference.reading import read_keys, template
 from ckptfix.inference.resizable import Fields, find_resize
-from ckptfix.inference.shapes import SAME_STACK
 from ckptfix.inference.slots import Slot, read_slots
 from ckptfix.inference.units import Level, Unit, find_levels
 from ckptfix.inference.vocabulary import find_vocabularies
@@ -242,13 +241,7 @@ def _doubt(match: Match) -> str:
 
 
 def _take(found: Inference, link: Link) -> None:
-    if link.layout == SAME_STACK and link.sources[0].axis and link.targets[0].axis:  # stacked on both sides: one by one
-        pairs = zip(link.source_keys, link.target_keys, strict=True)
-        found.links += [
-            Link.rename(source, target, link.confidence, link.why, link.evidence) for source, target in pairs
-        ]
-    else:
-        found.links.append(link)
+    found.links += link.unstacked()
     for key in link.source_keys:
         found.left_sources.pop(key, None)
     for key in link.target_keys:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Evidence = Literal["names", "shapes", "order", "classes", "values", "behaviour"]
@@ -66,3 +67,22 @@ class Link:
     def target_keys(self) -> tuple[str, ...]:
         """All target keys, in the order of the layout."""
         return tuple(key for term in self.targets for key in term.keys)
+
+    def unstacked(self) -> list[Link]:
+        """Give a link for each place of the axis along which all terms are stacked, the link itself where some are not.
+
+        What is stacked on both sides goes one by one.
+        """
+        terms = (*self.sources, *self.targets)
+        if self.layout is None or not all(term.axis for term in terms):
+            return [self]
+        inner = re.sub(rf"\b{terms[0].axis} ", "", self.layout)
+        return [
+            replace(
+                self,
+                sources=tuple(Term.of(term.keys[place]) for term in self.sources),
+                targets=tuple(Term.of(term.keys[place]) for term in self.targets),
+                layout=None if inner == "... -> ..." else inner,
+            )
+            for place in range(len(terms[0].keys))
+        ]

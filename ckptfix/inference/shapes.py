@@ -12,9 +12,6 @@ from ckptfix.tensors import Shape
 TURNED = "o i -> i o"
 """A matrix transposed."""
 
-SAME_STACK = "e ... -> e ..."
-"""What is stacked, as it is."""
-
 _TURNS: dict[int, dict[str, Sequence[int]]] = {
     2: {TURNED: (1, 0)},
     3: {"a b c -> a c b": (0, 2, 1), "w i o -> o i w": (2, 1, 0)},
@@ -117,4 +114,4 @@ def relate_stacked(have: Shape, want: Shape) -> list[str | None]:
     if have[:1] != want[:1]:
         return []
     inner = relate(have[1:], want[1:])
-    return [f"e {layout.replace(' -> ', ' -> e ')}" if layout else SAME_STACK for layout in inner]
+    return [f"e {(layout or '... -> ...').replace(' -> ', ' -> e ')}" for layout in inner]

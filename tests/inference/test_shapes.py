@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ckptfix.inference.assignment import assign
 from ckptfix.inference.infer import infer
-from ckptfix.inference.link import Term
+from ckptfix.inference.link import Link, Term
 from ckptfix.inference.resizable import find_resize
 from ckptfix.inference.shapes import relate
 from ckptfix.inference.slots import Slot
@@ -164,3 +164,17 @@ def test_rows_are_cut_only_where_tokens_say_so() -> None:
     found = infer(have, want)
     assert [link.target_keys for link in found.links if link.resize] == [("wte.weight",), ("head.weight",)]
     assert list(found.left_targets) == ["mlp.fc.weight"]
+
+
+def test_what_is_stacked_on_both_sides_goes_one_by_one() -> None:
+    def stacked(*names: str) -> tuple[Term, ...]:
+        return tuple(Term((f"{name}.0", f"{name}.1"), "e") for name in names)
+
+    link = Link(stacked("qkv"), stacked("q", "k", "v"), "e (q+k+v) y -> e q y, e k y, e v y")
+    assert [(one.source_keys, one.target_keys, one.layout) for one in link.unstacked()] == [
+        ((f"qkv.{n}",), (f"q.{n}", f"k.{n}", f"v.{n}"), "(q+k+v) y -> q y, k y, v y") for n in range(2)
+    ]
+    plain = Link(stacked("a"), stacked("b"), "e ... -> e ...")
+    assert plain.unstacked() == [Link.rename(f"a.{n}", f"b.{n}") for n in range(2)]
+    whole = Link(stacked("a"), (Term.of("b"),), "e ... -> e ...")
+    assert whole.unstacked() == [whole]
