@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from string import ascii_lowercase
 
@@ -41,6 +41,11 @@ def read_keys(keys: Iterable[str]) -> dict[str, str]:
 def template(text: str) -> str:
     """Give a text with `#` for each of its numbers."""
     return NUMBER.sub("#", text)
+
+
+def blocks_of(key: str) -> Iterator[str]:
+    """Give the parts of a key that end with a number: the blocks that it lies in."""
+    return (key[: number.end()] for number in NUMBER.finditer(key))
 
 
 def _dotted(key: str, *, flat: bool) -> str:

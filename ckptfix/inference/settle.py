@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.names import read_name, tail
+from ckptfix.inference.reading import blocks_of, template
 from ckptfix.inference.values import tell_norms
 from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
@@ -148,15 +150,21 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
     made = {key for link in answer.links for key in link.target_keys} | set(answer.copied)
     made |= {doubt.target for doubt in answer.ambiguous}
     share = sum(want[key].numel for key in made) / max(want.numel, 1)
+    remnant = _find_remnant(answer, found)
+    counts = Counter(map(template, want))
     for key, spec in found.left_targets.items():
         other = by_shape.get(tuple(sorted(spec.shape)))
         namesake = by_name.get(tuple(tail(key, 3)))
-        if want.kinds.get(key) == "buffer" or not spec.shape or spec.dtype.kind != "float":
+        if not spec.shape or spec.dtype.kind != "float":
             answer.filled.append(key)
         elif other is not None:
             answer.unresolved[key] = f"'{other}' has its shape, and nothing else in common"
+        elif want.kinds.get(key) == "buffer":
+            answer.filled.append(key)
         elif key in found.beside:
             answer.unresolved[key] = f"of its block '{found.beside[key]}' is left over, whose shape does not fit"
+        elif remnant is not None and counts[template(key)] > 1:
+            answer.unresolved[key] = f"every block has it, and of the blocks of the source '{remnant}' is left over"
         elif namesake is not None and key not in outputs and not _is_output(key):
             shape = list(found.left_sources[namesake].shape)
             answer.unresolved[key] = f"'{namesake}' has its name and the shape {shape}, which no resize is known for"
@@ -166,6 +174,19 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
             answer.unresolved[key] = f"only {share:.0%} of the target has a source: is it the right one?"
         else:
             answer.filled.append(key)
+
+
+def _find_remnant(answer: Answer, found: Inference) -> str | None:
+    """Find a matrix that is left of blocks of which other tensors are used."""
+    used = {start for link in answer.links for key in link.source_keys for start in blocks_of(key)}
+    return next(
+        (
+            key
+            for key, spec in found.left_sources.items()
+            if len(spec.shape) > 1 and spec.dtype.kind == "float" and not used.isdisjoint(blocks_of(key))
+        ),
+        None,
+    )
 
 
 def _last_layers(want: Manifest) -> set[str]:

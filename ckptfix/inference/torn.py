@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from ckptfix.inference.link import Link
-from ckptfix.inference.reading import NUMBER, template
+from ckptfix.inference.reading import blocks_of, template
 from ckptfix.tensors import Manifest
 
 Votes = Mapping[tuple[str, str], Counter[str]]
@@ -23,8 +23,8 @@ class Torn:
         for link in links:
             if len(link.source_keys) == len(link.target_keys) == 1:
                 numel = have[link.source_keys[0]].numel
-                for source in _blocks(link.source_keys[0]):
-                    for target in _blocks(link.target_keys[0]):
+                for source in blocks_of(link.source_keys[0]):
+                    for target in blocks_of(link.target_keys[0]):
                         self._votes[0].setdefault((source, template(target)), Counter())[target] += numel
                         self._votes[1].setdefault((target, template(source)), Counter())[source] += numel
 
@@ -33,8 +33,8 @@ class Torn:
         if len(link.source_keys) != 1 or len(link.target_keys) != 1:
             return None
         key = link.source_keys[0]
-        for source in _blocks(key):
-            for target in _blocks(link.target_keys[0]):
+        for source in blocks_of(key):
+            for target in blocks_of(link.target_keys[0]):
                 usual = _usual(self._votes[1], target, source)
                 elsewhere = _usual(self._votes[0], source, target)
                 if usual and elsewhere and self._fits(other := usual + key[len(source) :], key):
@@ -50,8 +50,3 @@ def _usual(votes: Votes, block: str, other: str) -> str | None:
     shared = votes[block, template(other)]
     best, most = shared.most_common(1)[0]
     return best if most > shared[other] else None
-
-
-def _blocks(key: str) -> Iterator[str]:
-    """Give the parts of a key that end with a number: the blocks that it lies in."""
-    return (key[: number.end()] for number in NUMBER.finditer(key))
