@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ckptfix.inference.generalise.task import Task, with_keys
+from ckptfix.inference.reading import template
 
-_NUMBER = re.compile(r"[0-9]+")
 _FEWEST_SHARED = 3
 """Changes that two branches have to share."""
 
@@ -40,7 +39,7 @@ def _shared_bases(task: Task) -> Mapping[str, str]:
             old, rest = _at_first_number(source)
             new, other = _at_first_number(target)
             if old and new and rest and other:
-                changes[old, new].add((_NUMBER.sub("#", rest), _NUMBER.sub("#", other)))
+                changes[old, new].add((template(rest), template(other)))
     counts = Counter(old for old, _ in changes)
     shared = Counter(change for found in changes.values() for change in found)
     return {

@@ -26,7 +26,8 @@ class Infeasible(Exception):
 class Draft:
     """One rule: the pairs of a rename, the patterns and templates of another op, or the `keys` of one in place.
 
-    `links` has those of each line, or of all keys; `note` is said where there are none.
+    `links` has those of each line, or of all keys. Lines that serve none, whose tensors are only in the way of others,
+    come last and have no entry; `note` is said of a rule without any.
     """
 
     op: str

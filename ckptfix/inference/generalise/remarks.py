@@ -40,9 +40,9 @@ def make_remarks(drafts: Sequence[Draft]) -> Remarks:
     basis = _basis(every)
     lines = [[_difference(ground, basis) for ground in rule] for rule in grounds]
     differ = any(remark for rule in lines for remark in rule)
-    sure = [ground.confidence for ground in every if ground.confidence >= basis.confidence]
-    least = f"confidence {basis.confidence:.2f}" + (" or more" if f"{max(sure):.2f}" != f"{min(sure):.2f}" else "")
-    whole = f"each line{' that says nothing else' if differ else ''}: {basis.text}; {least}"
+    least, most = (f"{bound:.2f}" for bound in (basis.confidence, max(ground.confidence for ground in every)))
+    sure = f"confidence {least}{' or more' if most != least else ''}"
+    whole = f"each line{' that says nothing else' if differ else ''}: {basis.text}; {sure}"
     shared = [_shared(rule) for rule in lines]
     return Remarks(
         whole,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-_NUMBER = re.compile(r"(?<![0-9])[0-9]+(?![0-9])")
+from ckptfix.inference.generalise.widen import count_common
+from ckptfix.inference.reading import NUMBER, template
+
 _DEEPEST = 3
 """Numbers in a key that may count blocks, from the left."""
 
@@ -23,7 +24,7 @@ def special_moves(moves: Mapping[str, str]) -> list[frozenset[str]]:
 def _special(moves: Mapping[str, str], depth: int) -> frozenset[str]:
     blocks: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for key, new in moves.items():
-        numbers = list(_NUMBER.finditer(key))
+        numbers = list(NUMBER.finditer(key))
         if depth < len(numbers):
             stop = numbers[depth].end()
             blocks[key[:stop]].append((key[stop:], new))
@@ -31,11 +32,11 @@ def _special(moves: Mapping[str, str], depth: int) -> frozenset[str]:
     parts = {block: _without_beginning(pairs) for block, pairs in blocks.items()}
     for block, pairs in parts.items():
         for rest, new in pairs:
-            votes[_NUMBER.sub("#", block), rest][new] += 1
+            votes[template(block), rest][new] += 1
     return frozenset(
         block + rest
         for block, pairs in parts.items()
-        if any(_is_outvoted(new, votes[_NUMBER.sub("#", block), rest]) for rest, new in pairs)
+        if any(_is_outvoted(new, votes[template(block), rest]) for rest, new in pairs)
         for rest, _ in pairs
     )
 
@@ -48,9 +49,5 @@ def _is_outvoted(new: str, votes: Counter[str]) -> bool:
 def _without_beginning(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Leave out the segments that all new keys of a block begin with."""
     split = [new.split(".") for _, new in pairs]
-    shared = 0
-    for segments in zip(*(segments[:-1] for segments in split), strict=False):
-        if len(set(segments)) > 1:
-            break
-        shared += 1
+    shared = count_common(split, min(map(len, split)) - 1)
     return [(rest, ".".join(segments[shared:])) for (rest, _), segments in zip(pairs, split, strict=True)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ckptfix.inference.link import Link, Term
+from ckptfix.inference.reading import NUMBER
 
-_NUMBER = re.compile(r"[0-9]+")
 _SEVERAL = 3
 """Tensors of a layout with more than one on a side."""
 
@@ -61,7 +60,7 @@ def _around(term: Term) -> tuple[str, str]:
     Raises ValueError where there is none.
     """
     first = term.keys[0]
-    for number in reversed(list(_NUMBER.finditer(first))):
+    for number in reversed(list(NUMBER.finditer(first))):
         head, tail = first[: number.start()], first[number.end() :]
         if all(key == f"{head}{place}{tail}" for place, key in enumerate(term.keys)):
             return head, tail

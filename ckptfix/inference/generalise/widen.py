@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ckptfix.inference.generalise.line import BRACES, Line, own_names
@@ -89,8 +89,8 @@ def _with_run(sides: tuple[str, ...], patterns: int) -> Iterator[tuple[str, ...]
     """Replace segments that all sides share: at the beginning, at the end, or in the middle of a pair."""
     split = [tuple(side.split(".")) for side in sides]
     shortest = min(len(segments) for segments in split)
-    head = _common(split, shortest)
-    tail = _common([segments[::-1] for segments in split], shortest)
+    head = count_common(split, shortest)
+    tail = count_common([segments[::-1] for segments in split], shortest)
     for length in range(1, head + 1):
         yield _joined([((), segments[length:]) for segments in split], patterns)
     for length in range(1, tail + 1):
@@ -103,9 +103,9 @@ def _with_run(sides: tuple[str, ...], patterns: int) -> Iterator[tuple[str, ...]
             )
 
 
-def _common(split: list[tuple[str, ...]], shortest: int) -> int:
-    """Count the segments from the beginning that are the same on all sides."""
-    return next((place for place in range(shortest) if len({side[place] for side in split}) > 1), shortest)
+def count_common(split: Sequence[Sequence[str]], most: int) -> int:
+    """Count the segments from the beginning, at most `most`, that are the same on all sides."""
+    return next((place for place in range(most) if len({side[place] for side in split}) > 1), most)
 
 
 def _blocks(before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[tuple[int, int, int]]:
@@ -114,7 +114,7 @@ def _blocks(before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[tuple[i
         for other in range(len(after)):
             if start and other and before[start - 1] == after[other - 1]:
                 continue
-            length = _common([before[start:], after[other:]], min(len(before) - start, len(after) - other))
+            length = count_common([before[start:], after[other:]], min(len(before) - start, len(after) - other))
             if length > 1 and (start or other) and (start + length < len(before) or other + length < len(after)):
                 yield start, other, length
 
