@@ -39,9 +39,9 @@ def find_single(branches: Iterable[Branches], links: Iterable[Link]) -> Iterator
     """Give the branches of which one is made and no other, unless that one is called like its source."""
     sources = {key: link.source_keys[0] for link in links for key in link.target_keys}
     for group in branches:
-        made = [(head, inside & sources.keys()) for head, inside in group.items() if inside & sources.keys()]
+        made = {head: keys for head, inside in group.items() if (keys := inside & sources.keys())}
         if len(made) == 1:
-            (head, keys) = made[0]
+            [(head, keys)] = made.items()
             words = own_words(group)[head] - GENERIC
             if 2 * sum(_is_called(words, key, sources[key]) for key in keys) <= len(keys):
                 yield group
@@ -51,5 +51,5 @@ def _is_called(words: Collection[str], key: str, source: str) -> bool:
     """Tell whether a source has a word of the branch that it goes to, or all its numbers where no word is telling."""
     one, other = read_name(key), read_name(source)
     if words:
-        return any(likeness(word, alike) >= _LIKE for word in words for alike in other.words)
+        return any(likeness(own, word) >= _LIKE for own in words for word in other.words)
     return one.numbers == other.numbers

@@ -82,11 +82,11 @@ def find_copies(tensors: Mapping[str, TensorSpec], want: Mapping[str, TensorSpec
     copies of it.
     """
     wanted = floats(want)
-    least = len(wanted) / _LARGER, sum(spec.numel for spec in wanted.values()) / _LARGER
+    fewest, smallest = len(wanted) / _LARGER, sum(spec.numel for spec in wanted.values()) / _LARGER
     modules: list[_Module] = []
     for prefix, keys in subtrees(floats(tensors)).items():
         size = sum(tensors[key].numel for key in keys)
-        if len(keys) >= _LEAST and len(keys) > least[0] and size > least[1]:
+        if len(keys) >= _LEAST and len(keys) > fewest and size > smallest:
             modules.append(_Module(prefix, look_inside(prefix, keys, tensors), size))
     for module in sorted(modules, key=lambda module: len(module.path)):
         copies = [module]
@@ -111,16 +111,16 @@ def choose_copy(copies: Iterable[str], want: Iterable[str]) -> str | None:
     return chosen[0] if len(chosen) == 1 else None
 
 
-def find_replaced(tensors: Iterable[str], want: Iterable[str]) -> dict[str, str]:
+def find_replaced(tensors: Collection[str], want: Iterable[str]) -> dict[str, str]:
     """Give the keys of modules that PEFT trained whole, by those of the originals, which it keeps beside them.
 
     Nothing is replaced for a target that has both itself.
     """
     if any("modules_to_save." in key for key in want):
         return {}
-    matches = {key: match for key in tensors if (match := _SAVED.fullmatch(key))}
-    saved = {f"{match['module']}original_module.{match['rest']}": key for key, match in matches.items()}
-    return {key: saved[key] for key in tensors if key in saved}
+    matches = ((key, match) for key in tensors if (match := _SAVED.fullmatch(key)))
+    saved = {f"{match['module']}original_module.{match['rest']}": key for key, match in matches}
+    return {original: key for original, key in saved.items() if original in tensors}
 
 
 def floats(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:

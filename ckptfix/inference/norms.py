@@ -19,8 +19,8 @@ Leaders = Mapping[str, str]
 """The weight that each vector goes with, by their keys."""
 
 _EVIDENCE = frozenset[Evidence](("values",))
-_BLOCK = re.compile(r"(?:(?<=[./])|^)(?:(?![0-9]+[./])[^./]+[./])*[^./]*$")
-"""What follows the last number in the path of a module."""
+_INSIDE = re.compile(r"(?<![^./])(?:(?![0-9]+[./])[^./]+[./])*[^./]*$")
+"""What follows the last number in the path of a module: the path inside its block."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def link_norms(found: Inference, have: Manifest, want: Manifest, told: Kinds) ->
     if not told:
         return found
     leaders = _find_leaders(have), _find_leaders(want)
-    while links := _link_known(found, _Known(found, have, want, told, leaders)):
+    while links := _link_known(_Known(found, have, want, told, leaders)):
         used = {key for link in links for key in link.source_keys}
         made = {key for link in links for key in link.target_keys}
         found = replace(
@@ -95,23 +95,24 @@ def link_norms(found: Inference, have: Manifest, want: Manifest, told: Kinds) ->
     return found
 
 
-def _link_known(found: Inference, known: _Known) -> list[Link]:
+def _link_known(known: _Known) -> list[Link]:
+    left = known.found.left_targets
     links: list[Link] = []
-    for source, target in _pair(found, known):
+    for source, target in _pair(known):
         given = source.parameters(known.told)
         links += [
             Link.rename(given[kind], key, confidence=0.9, why="by its values", evidence=_EVIDENCE)
             for kind, key in target.parameters({}).items()
-            if kind in given and key in found.left_targets and known.have[given[kind]].shape == known.want[key].shape
+            if kind in given and key in left and known.have[given[kind]].shape == known.want[key].shape
         ]
     return links
 
 
-def _pair(found: Inference, known: _Known) -> Iterator[tuple[Norm, Norm]]:
+def _pair(known: _Known) -> Iterator[tuple[Norm, Norm]]:
     """Give the norms that correspond, source and target: each the only one that the other may be."""
     sources = {module: norm for module, norm in find_norms(known.have).items() if norm.words <= known.told.keys()}
     targets = find_norms(known.want)
-    alone = _list_alone(sources, found.left_sources), _list_alone(targets, found.left_targets)
+    alone = _list_alone(sources, known.found.left_sources), _list_alone(targets, known.found.left_targets)
     chosen: dict[str, list[Norm]] = {}
     for target in targets.values():
         module = known.counterpart(target)
@@ -131,7 +132,7 @@ def _list_alone(norms: Mapping[str, Norm], left: Mapping[str, TensorSpec]) -> se
     for norm in norms.values():
         specs = [left[key] for key in norm.vectors.values() if key in left]
         if specs:
-            groups.setdefault((_BLOCK.sub("", norm.module), specs[0].shape), []).append(norm.module)
+            groups.setdefault((_INSIDE.sub("", norm.module), specs[0].shape), []).append(norm.module)
     return {group[0] for group in groups.values() if len(group) == 1}
 
 
@@ -141,11 +142,12 @@ class _Known:
     def __init__(
         self, found: Inference, have: Manifest, want: Manifest, told: Kinds, leaders: tuple[Leaders, Leaders]
     ) -> None:
-        self.told = told
+        self.found = found
         self.have, self.want = have, want
+        self.told = told
+        self.leaders = leaders
         self.links = {key: link for link in found.links for key in link.target_keys}
         self.guesses = {key: guess for guess in found.guesses for key in guess.link.target_keys}
-        self.leaders = leaders
 
     def counterpart(self, target: Norm) -> str | None:
         """Give the one source module that each parameter of a norm comes from or may come from."""
@@ -167,14 +169,15 @@ class _Known:
 
         A norm does not go before the convolution that it follows; where that went, names and order brought the norm.
         """
-        one, other = (self._leader(side, norm) for side, norm in enumerate((source, target)))
+        one, other = _leader_of(source, self.leaders[0]), _leader_of(target, self.leaders[1])
         convolved = other is not None and len(self.want[other].shape) > 2
         if other is None or other not in self.links:
             return False if convolved else None
         return (convolved or None) if one is None else one in self.links[other].source_keys
 
-    def _leader(self, side: int, norm: Norm) -> str | None:
-        return next((self.leaders[side][key] for key in norm.vectors.values() if key in self.leaders[side]), None)
+
+def _leader_of(norm: Norm, leaders: Leaders) -> str | None:
+    return next((leaders[key] for key in norm.vectors.values() if key in leaders), None)
 
 
 def _find_leaders(manifest: Manifest) -> Leaders:

@@ -62,7 +62,7 @@ def tell_norms(found: Inference, source: Checkpoint, have: Manifest, want: Manif
 
 
 def _read(source: Checkpoint, norms: Sequence[Mapping[str, str]]) -> list[Vectors]:
-    """Read norms, those left out whose dtype no number can be made of."""
+    """Read norms, but none with a dtype that no number can be made of, or with values that are no finite numbers."""
     import numpy as np
 
     from ckptfix.inference.example.bits import Tensors
@@ -80,11 +80,16 @@ def _read(source: Checkpoint, norms: Sequence[Mapping[str, str]]) -> list[Vector
 
 def tell_kinds(norms: Sequence[Vectors]) -> dict[str, ParamKind]:
     """Tell what each word stands for in norms that have the same words; nothing where that is not clear."""
-    words = sorted(norms[0]) if norms else []
-    positive = [word for word in words if _share_positive(norms, word) >= _POSITIVE]
-    mixed = [word for word in words if _share_positive(norms, word) <= _MIXED]
-    few = sum(len(norm[words[0]]) for norm in norms) < _LEAST_ELEMENTS if words else True
-    if few or len(positive) != len(mixed) or len(positive) + len(mixed) != len(words):
+    if not norms:
+        return {}
+    words = sorted(norms[0])
+    elements = sum(len(norm[words[0]]) for norm in norms)
+    if elements < _LEAST_ELEMENTS:
+        return {}
+    shares = {word: sum(_count(norm[word] > 0) for norm in norms) / elements for word in words}
+    positive = [word for word in words if shares[word] >= _POSITIVE]
+    mixed = [word for word in words if shares[word] <= _MIXED]
+    if not len(positive) == len(mixed) == len(words) / 2:
         return {}
     if any(_count(norm[one] > 0) < _count(norm[other] > 0) for norm in norms for one in positive for other in mixed):
         return {}
@@ -102,10 +107,6 @@ def tell_kinds(norms: Sequence[Vectors]) -> dict[str, ParamKind]:
 
 def _count(mask: NDArray[np.bool_]) -> int:
     return int(mask.sum())
-
-
-def _share_positive(norms: Sequence[Vectors], word: str) -> float:
-    return sum(_count(norm[word] > 0) for norm in norms) / max(sum(len(norm[word]) for norm in norms), 1)
 
 
 def _elect(norms: Sequence[Vectors], words: Sequence[str], weigh: Callable[[Vectors, str], float]) -> str | None:
