@@ -19,13 +19,13 @@ def below(*prefixes: str, shapes: Shapes | None = None) -> Shapes:
     return {f"{prefix}.{key}": shape for prefix in prefixes for key, shape in (shapes or fused()).items()}
 
 
+def used(answer: Answer) -> set[str]:
+    """Give the source keys that were used."""
+    return {key for link in answer.links for key in link.source_keys}
+
+
 def settled(have: Shapes, want: Shapes) -> Answer:
     return settle(manifest(have), manifest(want), Allowed())
-
-
-def heads_used(answer: Answer, inside: str) -> set[str]:
-    """Give what precedes a path in the source keys that were used."""
-    return {key.partition(inside)[0] for link in answer.links for key in link.source_keys}
 
 
 def test_an_average_beside_the_model_is_dropped() -> None:
@@ -33,7 +33,7 @@ def test_an_average_beside_the_model_is_dropped() -> None:
     copies = find_copies(manifest(have), manifest(split()))
     assert list(copies) == ["ema", "model"] and choose_copy(copies, split()) == "model"
     answer = settled(have, split())
-    assert {key.partition(".")[0] for link in answer.links for key in link.source_keys} == {"model"}
+    assert used(answer) == set(below("model"))
     assert set(answer.unused) == {key for key in have if key.startswith("ema.")}
     assert answer.notes == ["the file holds the model 2 times: 'model' is used, 'ema' dropped"]
 
@@ -50,6 +50,7 @@ def test_an_average_beside_the_model_is_dropped() -> None:
         (("state_dict.teacher", "state_dict.student"), "state_dict.student"),
         (("teacher.module", "state_dict.student"), "state_dict.student"),
         (("policy_old", "policy"), "policy"),
+        (("ema", "encoder"), "encoder"),
         (("visual_m", "visual"), "visual"),
         (("target_net", "online_net", "swa"), "online_net"),
         (("a", "b"), None),
@@ -67,7 +68,7 @@ def test_the_trained_copy_is_chosen(heads: tuple[str, ...], trained: str | None)
     assert set(copies) == known and choose_copy(copies, split()) == trained
     answer = settled(have, split())
     if trained:
-        assert {key for link in answer.links for key in link.source_keys} == set(below(trained))
+        assert used(answer) == set(below(trained))
         assert [note.partition(": ")[2].partition(" is")[0] for note in answer.notes] == [f"'{trained}'"]
         assert sum(len(link.target_keys) for link in answer.links) == KEYS
     else:
@@ -90,7 +91,7 @@ def test_the_trained_copy_is_chosen(heads: tuple[str, ...], trained: str | None)
 )
 def test_the_copy_that_the_target_names_is_chosen(heads: tuple[str, ...], scope: str, named: str) -> None:
     answer = settled(below(*heads), below(scope, shapes=split()))
-    assert {key for link in answer.links for key in link.source_keys} == set(below(named))
+    assert used(answer) == set(below(named))
     assert sum(len(link.target_keys) for link in answer.links) == KEYS
 
 
@@ -98,10 +99,10 @@ def test_what_is_beside_the_copies_is_kept() -> None:
     head: Shapes = {"fc.weight": (7, 8), "fc.bias": (7,)}
     have = {**below("student", "teacher"), **head}
     answer = settled(have, {**below("backbone", shapes=split()), **head})
-    assert {link.target_keys: link.source_keys for link in answer.links if "fc." in link.target_keys[0][:3]} == {
+    assert {link.target_keys: link.source_keys for link in answer.links if link.target_keys[0].startswith("fc.")} == {
         (key,): (key,) for key in head
     }
-    assert not answer.filled and heads_used(answer, ".") == {"student", "fc"}
+    assert not answer.filled and used(answer) == {*below("student"), *head}
 
 
 def test_a_copy_may_lack_a_predictor_and_have_counters() -> None:
@@ -110,7 +111,7 @@ def test_a_copy_may_lack_a_predictor_and_have_counters() -> None:
     assert list(find_copies(manifest(have), manifest(split()))) == ["student", "teacher"]
     have |= {"teacher.center": (1, 8)}
     answer = settled(have, split())
-    assert heads_used(answer, ".") == {"student"} and len(answer.links) == len(fused())
+    assert used(answer) == set(below("student"))
 
 
 def test_equal_blocks_of_two_towers_are_no_copies() -> None:
@@ -141,8 +142,10 @@ def test_towers_and_parts_of_a_model_are_no_copies() -> None:
     assert find_copies(manifest(fused()), manifest(fused())) == {}
     parts = manifest(below("mae.blocks", "mae.decoder_blocks"))
     assert find_copies(parts, manifest(split())) == {}
-    small = manifest({"head.weight": (8, 8), "copy.weight": (8, 8)})
-    assert find_copies(small, small) == {}
+    layer = {"weight": (8, 8), "bias": (8,)}
+    assert find_copies(manifest(below("left", "right", shapes=layer)), manifest(layer)) == {}
+    distilled = manifest(below("student") | below("teacher", shapes=fused(6)))
+    assert find_copies(distilled, manifest(split())) == {}
 
 
 def test_copies_of_another_model_are_not_spoken_of() -> None:
@@ -163,12 +166,26 @@ def test_a_module_that_peft_trained_replaces_the_original() -> None:
     assert find_replaced(have, have) == {}
 
 
-@pytest.mark.parametrize("heads", [("members.0", "members.1", "members.2"), ("branch1", "branch2"), ("left", "right")])
-def test_equal_branches_stay_open_together(heads: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("have", "heads"),
+    [
+        (fused(), ("members.0", "members.1", "members.2")),
+        (fused(), ("branch1", "branch2")),
+        (fused(), ("left", "right")),
+        (below("visual"), ("vit", "text")),
+    ],
+)
+def test_equal_branches_stay_open_together(have: Shapes, heads: tuple[str, ...]) -> None:
     want = below(*heads, shapes=split())
-    answer = settled(fused(), want)
+    answer = settled(have, want)
     assert not answer.links and not answer.copied and not answer.filled
     assert {doubt.target for doubt in answer.ambiguous} | answer.unresolved.keys() == want.keys()
+
+
+def test_mere_layers_are_no_branches() -> None:
+    recurrent = {f"{name}.weight_{part}": (8, 8) for name in ("left", "right") for part in ("ih", "hh", "hr")}
+    pairs = {f"{name}.{part}.weight": (8, 8) for name in ("left", "right") for part in ("up", "down")}
+    assert find_branches(manifest(recurrent)) == find_branches(manifest(pairs)) == []
 
 
 @pytest.mark.parametrize(
@@ -177,6 +194,7 @@ def test_equal_branches_stay_open_together(heads: tuple[str, ...]) -> None:
         ("visual", ("image", "text"), "image"),
         ("online", ("net.online_net", "net.target_net"), "net.online_net"),
         ("q_net", ("q_net", "q_net_target"), "q_net"),
+        ("trunk", ("network", "teacher"), "network"),
     ],
 )
 def test_a_branch_that_is_called_like_its_source_is_made(source: str, heads: tuple[str, ...], made: str) -> None:
