@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from ckptfix.inference.generalise.line import Line
+from ckptfix.inference.generalise.names import table_names
+from ckptfix.inference.generalise.remarks import Remarks
 from ckptfix.inference.generalise.selection import patterns_of
 from ckptfix.inference.generalise.special import special_moves
 from ckptfix.inference.generalise.terms import with_rest
+from ckptfix.inference.generalise.write import write_recipe
 from ckptfix.inference.link import Link, Term
 from tests.inference.cases import Case, assert_does_as_told
 
@@ -85,6 +89,26 @@ rules:
       "old.0": "new.fc1"  # by order, shapes
       "old.1": "new.norm"
 """)
+
+
+@pytest.mark.parametrize(
+    ("new", "named"),
+    [
+        ("blocks.{_v0[_n0]}.{_v1[_n0]}", {"_v0": "stage", "_v1": "block"}),
+        ("layers.{_v0[_n0]}.experts.{_v1[_n0]}", {"_v0": "layer", "_v1": "expert"}),
+    ],
+)
+def test_numbers_side_by_side_are_stage_and_block(new: str, named: dict[str, str]) -> None:
+    line = Line(("h.{_n0:int}",), (new,), 0)
+    assert table_names([line], {"_v0": {"0": 1}, "_v1": {"0": 2}}) == named
+
+
+def test_single_lines_are_not_set_apart() -> None:
+    keys = ["stem", "pos", "h.{i}.q", "h.{i}.k", "h.{i}.v", "n.{i}.x", "m.{i}.y", "head"]
+    rule = {"op": "rename", "map": {key: f"new.{key}" for key in keys}}
+    text = write_recipe({"ckptfix": 1, "rules": [rule]}, Remarks("", [""], [[]]))
+    groups = text.partition("map:\n")[2].split("\n\n")
+    assert [len(group.splitlines()) for group in groups] == [2, 6]
 
 
 def test_what_all_keys_end_in_is_named() -> None:
