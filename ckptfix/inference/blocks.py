@@ -27,14 +27,6 @@ class Aligned:
             groups.setdefault((frozenset(source.keys), frozenset(target.keys)), []).append((source, target))
         return list(groups.values())
 
-    @property
-    def further(self) -> set[str]:
-        """The keys of the target's blocks that the source, which has fewer, has none for."""
-        if len(self.pairing.target.units) <= len(self.pairing.source.units):
-            return set()
-        paired = {id(unit) for _, unit in self.pairing.pairs}
-        return {key for unit in self.pairing.target.units if id(unit) not in paired for key in unit.keys.values()}
-
 
 def align_blocks(have: Tensors, want: Tensors, reads: Reads, *, use_names: bool) -> Iterator[Aligned]:
     """Pair the levels that correspond best, take their blocks out, and go on with what is left."""

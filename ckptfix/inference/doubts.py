@@ -22,7 +22,7 @@ Doubt = Callable[[Link], Mapping[str, str]]
 def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
     """Give what there is to doubt."""
     linked = {key for link in found.links for key in link.source_keys}
-    guessed = {key for guess in found.guesses for key in (*guess.link.source_keys, *guess.rivals)}
+    guessed = {key for guess in found.guesses for key in guess.candidates}
     yield from _rotary(have, want)
     yield _halves(linked | guessed, have)
     yield from _folded(linked, have, want, found.reads)
@@ -151,15 +151,17 @@ def _torn(found: Inference, have: Manifest) -> Doubt:
 
 
 def _alone(found: Inference) -> Doubt:
-    """Doubt a bias whose weight is open, and has other candidates than the weight beside the bias."""
-    candidates = {
-        key: (*guess.link.source_keys, *guess.rivals) for guess in found.guesses for key in guess.link.target_keys
-    }
+    """Doubt a bias whose weight is open, and has no candidate in the bias's module."""
+    weights: dict[str, set[str]] = {}
+    for guess in found.guesses:
+        for key in guess.link.target_keys:
+            if read_name(key).kind == "weight":
+                weights[read_name(key).parent] = {read_name(other).parent for other in guess.candidates}
 
     def why(link: Link) -> Mapping[str, str]:
-        weights = [re.sub(r"\.bias$", ".weight", key) for key in (link.source_keys[0], link.target_keys[0])]
-        apart = weights[1] in candidates and weights[0] not in candidates[weights[1]]
-        return _of(link, f"'{weights[1]}' of the same module is open, and comes from elsewhere" if apart else None)
+        names = read_name(link.source_keys[0]), read_name(link.target_keys[0])
+        apart = names[1].kind == "bias" and names[0].parent not in weights.get(names[1].parent, {names[0].parent})
+        return _of(link, f"the weight of '{names[1].parent}' is open, and comes from elsewhere" if apart else None)
 
     return why
 

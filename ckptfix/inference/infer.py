@@ -36,8 +36,6 @@ class Inference:
     matches: list[Match] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
     """Target keys of blocks that were aligned, and a source key of the same block that is left as well."""
-    new_blocks: set[str] = field(default_factory=set)
-    """Target keys of blocks that repeat, and that the source has fewer of."""
     reads: Mapping[str, str] = field(default_factory=dict)
     """How the source keys are read; empty where they are numbers and nothing else."""
 
@@ -51,6 +49,11 @@ class Guess:
     why: str
     by_blocks: bool = False
     """Whether it is doubted only because its whole block may be another."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The source keys that would do."""
+        return tuple(dict.fromkeys((*self.link.source_keys, *self.rivals)))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -110,7 +113,6 @@ def _match(
             _settle(found, matches, blocks.pairing.doubt)
             _settle_resized(found, matching, vocabularies)
             _note_left(found, matching)
-        found.new_blocks |= blocks.further
     scopes: dict[str, str] = {}
     doubted = {key for guess in found.guesses if guess.by_blocks for key in guess.keys}
     for blocks in aligned:

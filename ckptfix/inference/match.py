@@ -37,7 +37,6 @@ class Allowed:
     names: bool = True
     shapes: bool = True
     order: bool = True
-    classes: bool = True
 
 
 class Matching:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ckptfix.inference.infer import Guess, Inference
+from ckptfix.inference.infer import Inference
 from ckptfix.inference.link import Evidence, Link
 from ckptfix.inference.names import ParamKind, read_name
 from ckptfix.inference.reading import read_keys
@@ -62,11 +62,6 @@ def find_norms(tensors: Mapping[str, TensorSpec]) -> dict[str, Norm]:
         if module and len(vectors) in (2, 4) and [len(shape) for shape in shapes] == [1] and counted:
             norms[module] = Norm(module, vectors, others[0] if others else None)
     return norms
-
-
-def candidates(guess: Guess) -> tuple[str, ...]:
-    """Give the source keys that a guess leaves open."""
-    return (*guess.link.source_keys, *guess.rivals)
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -158,7 +153,7 @@ class _Known:
             elif key in self.guesses and (self.guesses[key].by_blocks or not self.guesses[key].rivals):
                 return None  # open for another reason than its rivals
             elif key in self.guesses:
-                split = [split_key(source) for source in candidates(self.guesses[key])]
+                split = [split_key(source) for source in self.guesses[key].candidates]
                 modules.append({module for module, word in split if self.told.get(word, kind) == kind})
         sure = {next(iter(open_)) for open_ in modules if len(open_) == 1}
         module = sure.pop() if len(sure) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,8 +69,7 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint 
     for guess in found.guesses:
         for key in guess.link.target_keys:
             if key in found.left_targets:
-                candidates = dict.fromkeys((*guess.link.source_keys, *guess.rivals))
-                answer.ambiguous.append(Ambiguity(key, tuple(candidates), guess.why))
+                answer.ambiguous.append(Ambiguity(key, guess.candidates, guess.why))
                 del found.left_targets[key]
     _repeat(answer, found, want, branches)
     _fill(answer, found, want)
@@ -152,6 +152,8 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
     share = sum(want[key].numel for key in made) / max(want.numel, 1)
     remnant = _find_remnant(answer, found)
     counts = Counter(map(template, want))
+    series = {(template(key), want[key].shape): key for key in made}
+    halves = {_half(key): key for key in made}
     for key, spec in found.left_targets.items():
         other = by_shape.get(tuple(sorted(spec.shape)))
         namesake = by_name.get(tuple(tail(key, 3)))
@@ -159,8 +161,12 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
             answer.filled.append(key)
         elif other is not None:
             answer.unresolved[key] = f"'{other}' has its shape, and nothing else in common"
+        elif (alike := series.get((template(key), spec.shape))) is not None:
+            answer.unresolved[key] = f"of a further block, which the checkpoint lacks: fill it, or copy '{alike}'"
         elif want.kinds.get(key) == "buffer":
             answer.filled.append(key)
+        elif (half := halves.get(_half(key))) is not None:
+            answer.unresolved[key] = f"it works together with '{half}', which has a source: unfold both from it"
         elif key in found.beside:
             answer.unresolved[key] = f"of its block '{found.beside[key]}' is left over, whose shape does not fit"
         elif remnant is not None and counts[template(key)] > 1:
@@ -168,12 +174,15 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
         elif namesake is not None and key not in outputs and not _is_output(key):
             shape = list(found.left_sources[namesake].shape)
             answer.unresolved[key] = f"'{namesake}' has its name and the shape {shape}, which no resize is known for"
-        elif key in found.new_blocks:
-            answer.unresolved[key] = "of a further block, which the checkpoint lacks: fill it, or copy another"
         elif share < 0.5:
             answer.unresolved[key] = f"only {share:.0%} of the target has a source: is it the right one?"
         else:
             answer.filled.append(key)
+
+
+def _half(key: str) -> str:
+    """Name what a parameter is a part of, as `weight_g` and `weight_v` are; itself where it stands alone."""
+    return re.sub(r"(weight_|original)\w+$", r"\1", key)
 
 
 def _find_remnant(answer: Answer, found: Inference) -> str | None:

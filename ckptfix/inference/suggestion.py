@@ -203,7 +203,7 @@ def _comments(answer: Answer) -> Iterator[str]:
     """Say in comments below the recipe what is open, with the candidates."""
     candidates = {doubt.target: f" from {' or '.join(doubt.candidates[:3])}" for doubt in answer.ambiguous}
     for reason, keys in group_doubts(answer.ambiguous, answer.unresolved).items():
-        yield f"# {reason} ({len(keys)} keys):\n"
+        yield f"# {reason} ({len(keys)} key{'s' * (len(keys) > 1)}):\n"
         yield from (f"#   {key}{candidates.get(key, '')}\n" for key in keys[:_MOST_OPEN])
         if len(keys) > _MOST_OPEN:
             yield "#   ...\n"

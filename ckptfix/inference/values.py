@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.names import ParamKind
-from ckptfix.inference.norms import candidates, find_norms, link_norms, split_key
+from ckptfix.inference.norms import find_norms, link_norms, split_key
 from ckptfix.tensors import DType, Manifest
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def tell_norms(found: Inference, source: Checkpoint, have: Manifest, want: Manif
     vectors of all such norms. Raises what reading raises.
     """
     open_ = [guess for guess in found.guesses if guess.rivals and not guess.by_blocks]
-    asked = {split_key(key)[0] for guess in open_ for key in candidates(guess)}
+    asked = {split_key(key)[0] for guess in open_ for key in guess.candidates}
     norms = [norm for norm in find_norms(have).values() if not norm.is_named]
     told: dict[str, ParamKind] = {}
     for words in sorted({norm.words for norm in norms if norm.module in asked}, key=sorted):

@@ -169,3 +169,28 @@ def test_the_two_directions_of_a_recurrent_network_are_told_apart() -> None:
             key: (key.replace("encoder.", "lstm.").replace("classifier.", "out."),)
             for key in tagger("encoder", "classifier").state_dict()
         }
+
+
+def test_the_length_of_a_weight_is_not_filled_beside_its_direction() -> None:
+    def layers(normed: bool) -> nn.Module:
+        made = (nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 8))
+        return nn.Sequential(
+            *(nn.utils.weight_norm(layer) if normed and hasattr(layer, "weight") else layer for layer in made)
+        )
+
+    found = answer(layers(False), layers(True))
+    assert not found.filled
+    assert {"0.weight_g", "2.weight_g"} <= found.unresolved.keys() | open_keys(found).keys()
+
+
+def test_a_further_layer_is_not_filled() -> None:
+    def stack(count: int) -> nn.Module:
+        return nn.ModuleDict({"net": nn.Sequential(*(nn.Linear(8, 8) for _ in range(count)))})
+
+    found = answer(stack(4), stack(5))
+    assert not found.filled
+    assert "of a further block" in found.unresolved["net.4.weight"]
+    recurrent = [nn.ModuleDict({"rnn": nn.LSTM(8, 8, layers)}) for layers in (3, 4)]
+    found = answer(*recurrent)
+    assert not found.filled
+    assert found.unresolved.keys() == {f"rnn.{kind}_{gate}_l3" for kind in ("weight", "bias") for gate in ("ih", "hh")}

@@ -41,7 +41,8 @@ def decide(
     questions = ask(answer.ambiguous, source.manifest, target.manifest, list_options)
     questions = [question for question in questions if question.options]
     if not questions:
-        return answer
+        note = "nothing is open that running the models could decide, so they were not run: try verify --parity"
+        return replace(answer, notes=[*answer.notes, note])
     shape = _with_batch(input_shape, source_target.input_shape or target.input_shape)
     if shape is None:
         raise InvalidCall("the input's shape is unknown", where=target.text, hint="give --input, as in --input 1,16")
