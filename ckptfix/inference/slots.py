@@ -261,9 +261,14 @@ def _tell_crossing(slots: Iterable[Slot], roles: Mapping[str, str]) -> dict[str,
 
 
 def is_sorted(slots: Sequence[Slot]) -> bool:
-    """Tell whether the places are in the order of their letters, which says nothing of how they were defined."""
-    keys = [slot.terms[0].keys[0] for slot in sorted(slots, key=lambda slot: slot.position)]
-    return keys == sorted(keys)
+    """Tell whether the places are in the order of their letters, which says nothing of how they were defined.
+
+    Those of each kind of number for themselves: safetensors lists whole numbers first.
+    """
+    keys: dict[str, list[str]] = {}
+    for slot in sorted(slots, key=lambda slot: slot.position):
+        keys.setdefault(slot.number, []).append(slot.terms[0].keys[0])
+    return all(listed == sorted(listed) for listed in keys.values())
 
 
 def find_leaders(slots: Sequence[Slot], *, ordered: bool) -> dict[str, str]:

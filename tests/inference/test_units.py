@@ -10,7 +10,9 @@ from ckptfix.inference.infer import infer
 from ckptfix.inference.lockstep import match_numbered
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.reading import read_keys
+from ckptfix.inference.slots import is_sorted, read_slots
 from ckptfix.inference.units import Level, Unit, align, find_levels
+from ckptfix.tensors import DType, TensorSpec
 from tests.inference.sides import fused, split
 from tests.language.making import manifest
 
@@ -158,3 +160,13 @@ def test_wrapped_names_lead_to_the_same_blocks() -> None:
     assert len(plain) == 3 + 12 * 3
     assert {key: f"module.{source}" for key, source in plain.items()} == wrapped
     assert links(renamed(fused(), h="encoder"), split()).keys() == plain.keys()
+
+
+def test_whole_numbers_that_come_first_hide_no_sorting() -> None:
+    """As safetensors lists them, which sorts the tensors of each dtype for themselves."""
+    names = ("bn.num_batches_tracked", "other.num_batches_tracked", "bn.weight", "conv.weight", "other.weight")
+    kinds = [DType.I64 if "num" in name else DType.F32 for name in names]
+    tensors = {name: TensorSpec((), kind) for name, kind in zip(names, kinds, strict=True)}
+    assert is_sorted(read_slots(tensors, read_keys(tensors)))
+    shuffled = {name: tensors[name] for name in (*names[:2], *names[:1:-1])}
+    assert not is_sorted(read_slots(shuffled, read_keys(shuffled)))
