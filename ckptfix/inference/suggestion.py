@@ -108,7 +108,7 @@ def suggest_for(source: Checkpoint, want: Manifest, description: str, without: C
     Raises what reading raises.
     """
     answer = settle_without(source.manifest, want, without, source)
-    return write_suggestion(answer, source.manifest, want, description)
+    return write_suggestion(answer, source.manifest, want, description, select=source.choice)
 
 
 def settle_without(
@@ -128,6 +128,11 @@ def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, 
     links = [*found.links, *(Link.rename(taken.source, taken.target, why="rows of it") for taken in found.taken)]
     unresolved = dict.fromkeys(found.unexplained, "its values come from no tensor of the source")
     unresolved |= {key: "the example lacks it" for key in want if key not in example.manifest}
+    unresolved |= {
+        key: f"the example has the shape {list(spec.shape)}, the target {list(want[key].shape)}"
+        for key, spec in example.manifest.items()
+        if key in want and want[key].shape != spec.shape
+    }
     answer = Answer(links, dict(found.copies), [], [], unresolved, list(found.unused), list(found.notes))
     rules: list[dict[str, object]] = [
         {"op": "fill", "keys": key, "value": value, "when": "missing"} for key, value in found.fills.items()
@@ -137,7 +142,10 @@ def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, 
         rule: dict[str, object] = {"op": "take", "keys": taken.target, "layout": " ".join(names)}
         rules.append(rule | {"axis": names[taken.axis], "index": list(taken.rows)})
     rules += [{"op": "cast", "keys": key, "dtype": str(dtype)} for key, dtype in found.casts.items()]
-    return write_suggestion(answer, source.manifest, example.manifest, description, rules, made=found.fills)
+    choice = source.choice
+    return write_suggestion(
+        answer, source.manifest, example.manifest, description, rules, made=found.fills, select=choice
+    )
 
 
 def write_suggestion(
@@ -147,10 +155,11 @@ def write_suggestion(
     description: str,
     last: Sequence[Mapping[str, object]] = (),
     made: Iterable[str] = (),
+    select: str | None = None,
 ) -> Suggestion:
     """Write the recipe of an answer, `last` its last rules. What is open is listed below it, as comments.
 
-    `made` are target keys that the last rules make.
+    `made` are target keys that the last rules make, `select` is the state dict to select where the file has several.
     """
     prefixes = wrapper_prefixes(have)
     used = {key for link in answer.links for key in link.source_keys}
@@ -166,7 +175,7 @@ def write_suggestion(
         filled=answer.filled,
         copied=answer.copied,
         dropped=dropped,
-        source={"strip": list(prefixes)} if prefixes else {},
+        source=({"select": select} if select else {}) | ({"strip": list(prefixes)} if prefixes else {}),
         description=description,
     )
     resolved = {key for link in answer.links for key in link.target_keys} | set(answer.copied) | set(made)
@@ -180,7 +189,7 @@ def write_suggestion(
         recipe=values,
         text=text + "".join(_comments(answer)),
         rules=written.rules + len(last),
-        resolved=tuple(key for key in want if key in resolved),
+        resolved=tuple(key for key in want if key in resolved and key not in answer.unresolved),
         filled=tuple(answer.filled),
         ambiguous=tuple(answer.ambiguous),
         unresolved=answer.unresolved,

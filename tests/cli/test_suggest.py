@@ -127,6 +127,22 @@ def test_a_recipe_by_example_repeats_every_byte(capsys: pytest.CaptureFixture[st
     }
 
 
+def test_an_example_of_other_shapes_is_not_certain(capsys: pytest.CaptureFixture[str]) -> None:
+    lock(split() | {"norm.weight": (16,)}, Path("wide.json"))
+    assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "example.safetensors") == 0
+    assert call("suggest", "fused.pth", "wide.json", "--example", "example.safetensors") == 1
+    assert "the example has the shape [8], the target [16]" in capsys.readouterr().out
+
+
+def test_the_chosen_state_dict_is_named_in_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load("fused.pth")
+    torch.save({"net": state, "best": {key: tensor + 1 for key, tensor in state.items()}}, "two.pth")
+    assert call("suggest", "two.pth#best", "split.json", "-o", "best.yaml") == 0, capsys.readouterr()
+    assert "source: {select: best}" in Path("best.yaml").read_text()
+    assert call("adapt", "two.pth", "split.json", "-r", "best.yaml", "-o", "best.safetensors") == 0
+    assert torch.equal(load_file("best.safetensors")["norm.bias"], state["ln_f.bias"] + 1)
+
+
 def test_adapt_infers_and_keeps_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "out.safetensors") == 0
     assert capsys.readouterr().out.endswith("wrote out.safetensors.recipe.yaml (2 rules)\n")

@@ -43,6 +43,11 @@ class Checkpoint:
     optimizers: tuple[str, ...]
     aliases: tuple[tuple[str, ...], ...]
 
+    @property
+    def choice(self) -> str | None:
+        """The path that has to be given for this state dict to be selected; None where it is the only one."""
+        return None if [one.path for one in self.candidates] == [self.select] else self.select
+
 
 def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...]:
     """Group the keys whose tensors are the same view: same place in the file, shape, stride, dtype and lazy bits."""

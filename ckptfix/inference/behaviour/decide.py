@@ -72,7 +72,7 @@ def suggest_by_behaviour(
     """Infer a recipe from names and shapes, and then by `decide`. Raises what `decide` raises."""
     known = settle_without(source.manifest, target.manifest, without)
     answer = decide(known, source, source_target, target, input_shape)
-    return write_suggestion(answer, source.manifest, target.manifest, description)
+    return write_suggestion(answer, source.manifest, target.manifest, description, select=source.choice)
 
 
 def _with_batch(shape: Shape | None, sample: Shape | None) -> Shape | None:
