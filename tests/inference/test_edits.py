@@ -194,3 +194,16 @@ def test_a_further_layer_is_not_filled() -> None:
     found = answer(*recurrent)
     assert not found.filled
     assert found.unresolved.keys() == {f"rnn.{kind}_{gate}_l3" for kind in ("weight", "bias") for gate in ("ih", "hh")}
+
+
+def test_a_norm_in_front_shifts_the_numbers() -> None:
+    """What is layer 0 there is layer 1 here, though layer 1 has its shape on both sides."""
+
+    def stack(*first: nn.Module) -> nn.Module:
+        return nn.ModuleDict({"net": nn.Sequential(*first, *(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 3))})
+
+    for in_order in (True, False):
+        found = made(answer(stack(), stack(nn.LayerNorm(8)), in_order=in_order))
+        wanted = {f"net.{i + 1}.{rest}": (f"net.{i}.{rest}",) for i in range(4) for rest in ("weight", "bias")}
+        assert found.items() <= wanted.items()
+        assert found["net.2.weight"] == ("net.1.weight",)
