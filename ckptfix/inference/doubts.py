@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from ckptfix.inference.infer import Inference
+from ckptfix.inference.leaders import read_leaders
 from ckptfix.inference.link import Link
 from ckptfix.inference.merging import is_channel_first, is_merging
 from ckptfix.inference.names import read_name, tail
 from ckptfix.inference.order import count_members
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
-from ckptfix.inference.slots import find_leaders, find_role, is_sorted, read_slots
+from ckptfix.inference.slots import find_role
 from ckptfix.inference.torn import Torn
 from ckptfix.tensors import Manifest, TensorSpec
 
@@ -86,9 +87,8 @@ def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str
     norms -= used
     if not norms:
         return
-    slots = read_slots({key: spec for key, spec in have.items() if spec.shape}, reads)
-    leaders = find_leaders(slots, ordered=not is_sorted(slots))
-    folded = {_owner(leader): place for place, leader in leaders.items() if read_name(place).parent in norms}
+    leaders = read_leaders(have, reads).items()
+    folded = {_owner(leader): place for place, leader in leaders if read_name(place).parent in norms}
 
     def why(link: Link) -> Mapping[str, str]:
         norm = next((folded[owner] for key in link.source_keys if (owner := _owner(reads[key])) in folded), None)

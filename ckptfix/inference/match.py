@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from ckptfix.inference.assignment import Board, Pair, assign
 from ckptfix.inference.candidate import TURNED_OR_NOT, Match, reserve
 from ckptfix.inference.fusion import Fusing
+from ckptfix.inference.leaders import find_leaders, find_parents
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.names import conflict, kinds_agree, similarity, tail
 from ckptfix.inference.order import find_shifted, is_lockstep, may_follow, rank_series
 from ckptfix.inference.shapes import is_turned, relate, relate_stacked
 from ckptfix.inference.slots import (
     Slot,
-    find_leaders,
-    find_parents,
     is_sorted,
     stack_slots,
     tell_roles,

@@ -64,7 +64,7 @@ def read_name(text: str) -> Name:
     words = join_words([token for token in tokens if not token.isdigit()])
     numbers = tuple(int(token) for token in tokens if token.isdigit())
     kind: ParamKind = ""
-    parent = text[: max(text.rfind("."), text.rfind("/"), 0)]
+    parent = parent_of(text)
     if "num" in words and "tracked" in words:
         kind = "count"
     elif words:
@@ -76,6 +76,11 @@ def read_name(text: str) -> Name:
         parent = text[: max(cut, 0)]
         words = words[:-1] if kind != "count" else words[:-3]
     return Name(text, tuple(words), numbers, kind, parent)
+
+
+def parent_of(path: str) -> str:
+    """Give the path of the module around a key or a module; nothing where there is none."""
+    return path[: max(path.rfind("."), path.rfind("/"), 0)]
 
 
 def tail(key: str, count: int) -> list[str]:

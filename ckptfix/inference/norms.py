@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ckptfix.inference.infer import Inference
+from ckptfix.inference.leaders import read_leaders
 from ckptfix.inference.link import Evidence, Link
-from ckptfix.inference.names import ParamKind, read_name
+from ckptfix.inference.names import ParamKind, parent_of, read_name
 from ckptfix.inference.reading import read_keys
-from ckptfix.inference.slots import find_leaders, is_sorted, read_slots
 from ckptfix.tensors import Manifest, TensorSpec
 
 Kinds = Mapping[str, ParamKind]
@@ -66,8 +66,8 @@ def find_norms(tensors: Mapping[str, TensorSpec]) -> dict[str, Norm]:
 
 def split_key(key: str) -> tuple[str, str]:
     """Give the module of a key, and its last word."""
-    cut = max(key.rfind("."), key.rfind("/"))
-    return key[: max(cut, 0)], key[cut + 1 :]
+    module = parent_of(key)
+    return module, key[len(module) :].lstrip("./")
 
 
 def link_norms(found: Inference, have: Manifest, want: Manifest, told: Kinds) -> Inference:
@@ -178,7 +178,5 @@ def _leader_of(norm: Norm, leaders: Leaders) -> str | None:
 def _find_leaders(manifest: Manifest) -> Leaders:
     """Give the weight that each vector goes with, by their keys."""
     reads = read_keys(manifest)
-    slots = read_slots({key: spec for key, spec in manifest.items() if spec.shape}, reads)
     keys = {text: key for key, text in reads.items()}
-    leaders = find_leaders(slots, ordered=not is_sorted(slots))
-    return {keys[place]: keys[leader] for place, leader in leaders.items()}
+    return {keys[place]: keys[leader] for place, leader in read_leaders(manifest, reads).items()}
