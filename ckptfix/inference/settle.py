@@ -152,8 +152,9 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
     share = sum(want[key].numel for key in made) / max(want.numel, 1)
     remnant = _find_remnant(answer, found)
     counts = Counter(map(template, want))
-    series = {(template(key), want[key].shape): key for key in made}
-    halves = {_half(key): key for key in made}
+    provided = [key for key in want if key in made]
+    series = {(template(key), want[key].shape): key for key in provided}
+    halves = {_half(key): key for key in provided}
     for key, spec in found.left_targets.items():
         other = by_shape.get(tuple(sorted(spec.shape)))
         namesake = by_name.get(tuple(tail(key, 3)))
