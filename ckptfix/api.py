@@ -168,24 +168,29 @@ def load_into(
     *,
     variables: Mapping[str, VarValue] | None = None,
     recipe_out: str | Path | None = None,
+    existing: Literal["refuse", "replace"] = "refuse",
 ) -> Report:
     """Load a checkpoint into a live module; the honest `load_state_dict(torch.load(path), strict=False)`.
 
-    `recipe="auto"` infers the recipe, and writes it to `recipe_out` where that is given. Raises IncompletePlan unless
-    every tensor of both sides is accounted for, Unresolved where no recipe is certain, PlanErrors for a wrong recipe,
-    TiedConflict, and what reading raises; the module is then unchanged. `fill` with `value: target` keeps the module's
-    present value.
+    `recipe="auto"` infers the recipe, and writes it to `recipe_out` where that is given; `existing` is about that file.
+    Raises IncompletePlan unless every tensor of both sides is accounted for, Unresolved where no recipe is certain,
+    PlanErrors for a wrong recipe, OutputExists, TiedConflict, and what reading raises; the module is then unchanged.
+    `fill` with `value: target` keeps the module's present value.
     """
-    from ckptfix.execute.atomic import write_whole
+    from ckptfix.execute.atomic import refuse_existing, write_whole
     from ckptfix.execute.load import load_state
 
+    if recipe_out is not None:
+        if recipe != "auto":
+            raise InvalidCall("recipe_out is for a recipe that is inferred", hint="give recipe='auto', or leave it out")
+        refuse_existing(Path(recipe_out), replace=existing == "replace", remedy="existing='replace' replaces it")
     live = replace(target(module), build=lambda seed: module)
     if recipe == "auto":
         suggestion = suggest(source, live)
         suggestion.raise_for_doubts()
         recipe = suggestion.recipe
         if recipe_out is not None:
-            write_whole(Path(recipe_out), suggestion.text.encode(), replace=True)
+            write_whole(Path(recipe_out), suggestion.text.encode(), replace=existing == "replace")
     job = prepare_job(source, live, recipe, variables)
     job.plan.raise_for_errors()
     job.plan.raise_for_gaps()

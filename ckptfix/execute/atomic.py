@@ -83,7 +83,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
         file.write(0, data)
 
 
-def refuse_existing(path: Path, *, replace: bool) -> None:
+def refuse_existing(path: Path, *, replace: bool, remedy: str = "--force replaces it") -> None:
     """Raise OutputExists where the path is a folder, or is taken and not to be replaced; WriteFailed for no path."""
     try:
         mode = path.lstat().st_mode
@@ -94,7 +94,7 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
     if stat.S_ISDIR(mode):
         raise OutputExists("is a folder", where=str(path), hint="name a file in it")
     if not replace:
-        raise OutputExists("exists", where=str(path), hint="--force replaces it")
+        raise OutputExists("exists", where=str(path), hint=remedy)
 
 
 def _sync_folder(folder: Path) -> None:

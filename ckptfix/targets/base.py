@@ -9,7 +9,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from urllib.parse import unquote
 
 from ckptfix.errors import TargetBuildError, UnknownTarget
@@ -111,9 +111,33 @@ def live_target(module: Module) -> Target:
     return Target(
         text=type(module).__name__,
         manifest=manifest_of(module),
-        build=lambda seed: copy.deepcopy(module),
+        build=lambda seed: _copy(module),
         config=_config_of(module),
     )
+
+
+def _copy(module: Module) -> Module:
+    """Copy a module. Raises TargetBuildError where something that it holds cannot be copied.
+
+    torch copies no tensor that was computed with gradients, such as the weight that the old `weight_norm` sets before
+    each forward pass: of these the numbers are copied.
+    """
+    held = (value for part in module.modules() for value in vars(part).values())
+    computed = {id(value): value.detach().clone() for value in held if _is_computed(value)}
+    try:
+        return copy.deepcopy(module, computed)
+    except Exception as error:  # whatever a module holds may raise anything
+        raise TargetBuildError(
+            f"the module cannot be copied: {type(error).__name__}: {_first_line(error)}",
+            where=type(module).__name__,
+            hint="name its factory instead, as py:package.module:factory",
+        ) from error
+
+
+def _is_computed(value: object) -> TypeGuard[torch.Tensor]:
+    import torch
+
+    return isinstance(value, torch.Tensor) and not value.is_leaf
 
 
 def _config_of(module: Module) -> dict[str, object]:

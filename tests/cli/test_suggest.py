@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptfix
-from ckptfix.errors import Unresolved
+from ckptfix.errors import InvalidCall, OutputExists, Unresolved
 
 from ..inference.sides import fused, llama, lock, meta_llama, save, split
 from ..recipes.layouts import MetaLlama
@@ -210,6 +210,24 @@ def test_load_into_a_live_module() -> None:
         '"fused.pth to shapes:split.json"', "fused.pth to ModuleDict"
     )
     assert ckptfix.check("fused.pth", "split.json", "used.yaml").compatible
+
+
+def test_load_into_replaces_no_recipe_unasked() -> None:
+    Path("used.yaml").write_text("mine")
+    module = make_split()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    with pytest.raises(OutputExists, match=r"^used.yaml: exists \(existing='replace' replaces it\)$"):
+        ckptfix.load_into(module, "fused.pth", recipe="auto", recipe_out="used.yaml")
+    assert Path("used.yaml").read_text() == "mine"
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+    ckptfix.load_into(module, "fused.pth", recipe="auto", recipe_out="used.yaml", existing="replace")
+    assert Path("used.yaml").read_text().startswith("ckptfix: 1")
+
+
+def test_load_into_writes_only_a_recipe_that_it_infers() -> None:
+    with pytest.raises(InvalidCall, match=r"^recipe_out is for a recipe that is inferred \(give recipe='auto', "):
+        ckptfix.load_into(make_split(), "fused.pth", RECIPE, recipe_out="used.yaml")
+    assert not Path("used.yaml").exists()
 
 
 def test_load_into_refuses_what_is_not_certain() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ckptfix import check, plan, target
+from ckptfix import adapt, check, plan, target
 from ckptfix.errors import AmbiguousSource, TargetBuildError, UnknownTarget
 from ckptfix.targets import is_target, schemes
 from ckptfix.tensors import DType, TensorSpec
@@ -149,3 +151,33 @@ def test_a_live_module_with_ties() -> None:
     assert copied is not net and torch.equal(copied.wte.weight, net.wte.weight)
     torch.save(net.state_dict(), "tied.pth")
     assert check("tied.pth", net).compatible
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_live_module_whose_weight_was_computed_in_a_forward_pass(
+    norm: Callable[[nn.Module], nn.Module],
+) -> None:
+    net = nn.Sequential(norm(nn.Linear(3, 4)), nn.Linear(4, 2))
+    net(torch.ones(5, 3))
+    assert not net[0].weight.is_leaf
+    copied = target(net).must_build(0).eval()
+    assert torch.equal(copied(torch.ones(5, 3)), net.eval()(torch.ones(5, 3)))
+    torch.save(net.state_dict(), "normed.pth")
+    recipe = {"ckptfix": 1, "rules": [{"op": "drop", "keys": "1.*"}, {"op": "fill", "keys": "1.*", "value": "target"}]}
+    adapt("normed.pth", net, "out.safetensors", recipe)
+    assert all(torch.equal(tensor, net.state_dict()[key]) for key, tensor in load_file("out.safetensors").items())
+
+
+class Guarded(nn.Linear):
+    """A module that holds a lock, which cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4)
+        self.lock = Lock()
+
+
+def test_a_live_module_that_cannot_be_copied() -> None:
+    found = target(Guarded())
+    message = r"^Guarded: the module cannot be copied: TypeError: .*lock.* \(name its factory instead, as py:"
+    with pytest.raises(TargetBuildError, match=message):
+        found.must_build(0)
