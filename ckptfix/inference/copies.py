@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from math import prod
 
 from ckptfix.inference.lexicon import concept
+from ckptfix.inference.names import words_of
 from ckptfix.tensors import Manifest, Shape, TensorSpec
 
 _WRAPPER = re.compile(r"^(?:module\.|_orig_mod\.|model\.)*")
 _SEPARATOR = re.compile(r"[./]")
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _FOLLOWING = "ema teacher shadow average averaged avg swa polyak target momentum old frozen ref reference"
 _AVERAGES = frozenset(_FOLLOWING.split())
 _PARTS = frozenset(("encoder", "decoder", "visual", "text"))
@@ -145,7 +145,7 @@ def look_inside(prefix: str, keys: Iterable[str], tensors: Mapping[str, TensorSp
 
 def own_words(heads: Iterable[str]) -> dict[str, set[str]]:
     """Give the words that tell each path from the others: not all have them."""
-    words = {head: {word.lower() for word in _WORD.findall(head)} for head in heads}
+    words = {head: set(words_of(head)) for head in heads}
     shared = set.intersection(*words.values())
     return {head: own - shared for head, own in words.items()}
 
@@ -182,7 +182,7 @@ def _is_named(head: str, words: Collection[str], modules: Sequence[str]) -> bool
     """Tell whether most of the target's modules are below this path, or have a word of its own."""
     concepts = set(map(concept, words))
     called = [
-        f"{module}.".startswith(f"{head}.") or any(concept(word.lower()) in concepts for word in _WORD.findall(module))
+        f"{module}.".startswith(f"{head}.") or any(concept(word) in concepts for word in words_of(module))
         for module in modules
     ]
     return 2 * sum(called) > len(called)

@@ -231,7 +231,7 @@ def _link(match: Match, n: int) -> Link:
         tuple(slot.terms[n] for slot in match.targets),
         match.layout,
         confidence=round(min(0.99, 0.6 + 0.1 * min(match.margin, 2) + 0.1 * min(match.support, 2)), 2),
-        why=match.why or f"by {', '.join(sorted(match.evidence))}",
+        why=match.why,
         evidence=frozenset(match.evidence),
     )
 
@@ -273,4 +273,4 @@ def _settle_resized(found: Inference, matching: Matching, vocabularies: tuple[in
         if match.is_certain:
             for n, fields in enumerate(resizes(match.sources[0], match.targets[0])):
                 link = _link(match, n)
-                _take(found, replace(link, layout=None, resize=fields, why=f"{link.why}; resized"))
+                _take(found, replace(link, layout=None, resize=fields, why=f"{link.reason}; resized"))

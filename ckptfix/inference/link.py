@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,8 +33,8 @@ class Link:
 
     `layout` is in the layout language, terms in the order of `sources -> targets`, and None where one tensor goes to
     one as it is; `sizes` are the extents that it needs. `resize` holds the fields of a resize rule that acts on the
-    one target afterwards. `confidence` is the probability, from 0 to 1, that the link is right, and `why` says what it
-    rests on.
+    one target afterwards. `confidence` is the probability, from 0 to 1, that the link is right; it rests on `evidence`,
+    and `why` says more, where there is more to say.
     """
 
     sources: tuple[Term, ...]
@@ -68,6 +68,11 @@ class Link:
         """All target keys, in the order of the layout."""
         return tuple(key for term in self.targets for key in term.keys)
 
+    @property
+    def reason(self) -> str:
+        """What the link rests on, in words."""
+        return self.why or name_evidence(self.evidence)
+
     def unstacked(self) -> list[Link]:
         """Give a link for each place of the axis along which all terms are stacked, the link itself where some are not.
 
@@ -86,3 +91,9 @@ class Link:
             )
             for place in range(len(terms[0].keys))
         ]
+
+
+def name_evidence(kinds: Iterable[Evidence]) -> str:
+    """Say which kinds of evidence speak for something: `by names, shapes`; nothing where none does."""
+    names = ", ".join(sorted(kinds))
+    return f"by {names}" if names else ""

@@ -60,9 +60,8 @@ class Name:
 @cache
 def read_name(text: str) -> Name:
     """Take a name apart."""
-    tokens = [token.lower() for token in _WORD.findall(text)]
-    words = join_words([token for token in tokens if not token.isdigit()])
-    numbers = tuple(int(token) for token in tokens if token.isdigit())
+    words = join_words(words_of(text))
+    numbers = tuple(int(token) for token in _WORD.findall(text) if token.isdigit())
     kind: ParamKind = ""
     parent = parent_of(text)
     if "num" in words and "tracked" in words:
@@ -76,6 +75,11 @@ def read_name(text: str) -> Name:
         parent = text[: max(cut, 0)]
         words = words[:-1] if kind != "count" else words[:-3]
     return Name(text, tuple(words), numbers, kind, parent)
+
+
+def words_of(text: str) -> list[str]:
+    """Give the words of a text in lower case, without its numbers."""
+    return [token.lower() for token in _WORD.findall(text) if not token.isdigit()]
 
 
 def parent_of(path: str) -> str:

@@ -77,9 +77,9 @@ def test_a_line_says_what_it_alone_rests_on() -> None:
     case = Case()
     names, order = frozenset({"names", "shapes"}), frozenset({"order", "shapes"})
     for name in ("query", "key", "value"):
-        case.rename(f"old.{name}", f"new.{name}_proj", why="by names, shapes", evidence=names, confidence=0.97)
-    case.rename("old.0", "new.fc1", why="by order, shapes", evidence=order, confidence=0.91)
-    case.rename("old.1", "new.norm", why="by names, order, shapes", evidence=names | order, confidence=0.98)
+        case.rename(f"old.{name}", f"new.{name}_proj", why="", evidence=names, confidence=0.97)
+    case.rename("old.0", "new.fc1", why="", evidence=order, confidence=0.91)
+    case.rename("old.1", "new.norm", why="", evidence=names | order, confidence=0.98)
     assert case.written().text.endswith("""\
 # each line that says nothing else: by names, shapes; confidence 0.91 or more
 rules:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckptfix.inference.generalise.draft import Draft
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Evidence, Link, name_evidence
 
 _SURE = 0.9
 """The confidence below which a line says its own."""
@@ -27,7 +27,7 @@ class Ground:
     """What a line rests on. `kinds` are the kinds of evidence that all its links have, if nothing more is said."""
 
     text: str
-    kinds: frozenset[str]
+    kinds: frozenset[Evidence]
     confidence: float
 
 
@@ -53,15 +53,11 @@ def make_remarks(drafts: Sequence[Draft]) -> Remarks:
 
 def _ground(links: Sequence[Link]) -> Ground:
     confidence = min(link.confidence for link in links)
-    if all(link.why == _by(link.evidence) for link in links):
-        kinds: frozenset[str] = frozenset.intersection(*(link.evidence for link in links))
-        return Ground(_by(kinds), kinds, confidence)
-    reasons = dict.fromkeys(" ".join(link.why.split()) for link in links)
+    if not any(link.why for link in links):
+        kinds: frozenset[Evidence] = frozenset.intersection(*(link.evidence for link in links))
+        return Ground(name_evidence(kinds), kinds, confidence)
+    reasons = dict.fromkeys(" ".join(link.reason.split()) for link in links)
     return Ground("; ".join(reason for reason in reasons if reason), frozenset(), confidence)
-
-
-def _by(kinds: Iterable[str]) -> str:
-    return f"by {', '.join(sorted(kinds))}"
 
 
 def _basis(grounds: Sequence[Ground]) -> Ground:
@@ -70,9 +66,9 @@ def _basis(grounds: Sequence[Ground]) -> Ground:
     usual = named if 2 * len(named) >= len(grounds) else [ground for ground in grounds if ground.kinds]
     sure = [ground.confidence for ground in grounds if ground.confidence >= _SURE]
     confidence = min(sure or [ground.confidence for ground in grounds])
-    kinds: frozenset[str] = frozenset.intersection(*(ground.kinds for ground in usual)) if usual else frozenset()
+    kinds: frozenset[Evidence] = frozenset.intersection(*(ground.kinds for ground in usual)) if usual else frozenset()
     if kinds:
-        return Ground(_by(kinds), kinds, confidence)
+        return Ground(name_evidence(kinds), kinds, confidence)
     [(text, _)] = Counter(ground.text for ground in grounds).most_common(1)
     return Ground(text, frozenset(), confidence)
 
