@@ -108,18 +108,22 @@ def suggest(
     that is left aside. What is not certain is in `ambiguous` and `unresolved`, never in the recipe. Raises InvalidCall,
     TargetBuildError, and what opening or reading either side raises.
     """
-    from ckptfix.inference.suggestion import suggest_by_example, suggest_for
-
     if example is not None and parity is not None:
-        raise InvalidCall("an example and parity at once", hint="give --example or --parity")
+        raise InvalidCall("an example and parity at once", hint="give --example or --parity, not both")
+    if input_shape is not None and parity is None:
+        raise InvalidCall("nothing is run that takes an input", hint="--input is for --parity: give that as well")
     checkpoint, found = open(source), target(architecture)
     description = f"{checkpoint.path.name} to {found.text}"
     if example is not None:
+        from ckptfix.inference.example.recipe import suggest_by_example
+
         return suggest_by_example(checkpoint, open(example), found.manifest, description)
     if parity is not None:
         from ckptfix.inference.behaviour import suggest_by_behaviour
 
         return suggest_by_behaviour(checkpoint, target(parity), found, description, input_shape, without)
+    from ckptfix.inference.suggestion import suggest_for
+
     return suggest_for(checkpoint, found.manifest, description, without)
 
 

@@ -71,7 +71,7 @@ class ShapeType(click.ParamType[Shape]):
             return value
         parts = value.split(",")
         if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"'{value}' is no shape (write 3,224,224)", param, ctx)
+            self.fail(f"'{value}' is no shape (write 1,3,224,224)", param, ctx)
         return tuple(int(part) for part in parts)
 
 
@@ -102,5 +102,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 recipe = click.option("-r", "--recipe", type=click.Path(), help="A recipe, YAML or JSON; without one, no rules.")
 variables = click.option("--var", "variables", type=Variable(), multiple=True, help="Set a variable of the recipe.")
 input_shape = click.option(
-    "--input", "input_shape", type=ShapeType(), help="Shape of an input, as 3,224,224, or of a batch of them."
+    "--input",
+    "input_shape",
+    type=ShapeType(),
+    help="Shape of an input with its batch: 1,3,224,224, or 1,16 for 16 tokens. "
+    "The batch may be left out where the target tells the shape of an image, as those of timm do.",
 )

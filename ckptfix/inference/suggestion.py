@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypedDict, cast
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from typing_extensions import TypedDict
 
 from ckptfix.errors import Unresolved
 from ckptfix.formats import Checkpoint, wrapper_prefixes
-from ckptfix.inference.generalise import generalise
+from ckptfix.inference.generalise import generalise, write_rules
 from ckptfix.inference.link import Evidence, Link
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
+from ckptfix.inference.summary import Group, group_open
 from ckptfix.tensors import Manifest
 
-_MOST_OPEN = 6
-"""Keys of one reason that the comments below a recipe name."""
+_MOST_ROWS = 6
+"""Rows of one reason in the comments below a recipe."""
+
+
+class ResolvedDocument(TypedDict):
+    """One entry of `resolved`: what makes a target key, as `Resolved` says."""
+
+    target: str
+    sources: list[str]
+    layout: str | None
+    sizes: Mapping[str, int]
+    resize: Mapping[str, object] | None
+    evidence: list[str]
+    confidence: float
+    why: str
 
 
 class AmbiguousDocument(TypedDict):
@@ -27,17 +42,67 @@ class AmbiguousDocument(TypedDict):
     why: str
 
 
+class UnresolvedDocument(TypedDict):
+    """One entry of `unresolved`: `beside` are the source keys that the reason names."""
+
+    target: str
+    why: str
+    beside: list[str]
+
+
 class SuggestionDocument(TypedDict):
-    """The document of `suggest --json`. `unused` are source keys, all others target keys."""
+    """The document of `suggest --json`. `filled` are target keys, `unused` are source keys."""
 
     schema_version: int
     recipe: Mapping[str, object]
-    resolved: list[str]
+    resolved: list[ResolvedDocument]
     filled: list[str]
     ambiguous: list[AmbiguousDocument]
-    unresolved: list[str]
+    unresolved: list[UnresolvedDocument]
     unused: list[str]
     notes: list[str]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What makes a target key: source keys, by a layout and a resize where there are any, and what that rests on.
+
+    A layout may make other target keys as well. Without sources, the key is filled with a number or copied.
+    """
+
+    why: str
+    sources: tuple[str, ...] = ()
+    layout: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    resize: Mapping[str, object] | None = None
+    evidence: frozenset[Evidence] = frozenset()
+    confidence: float = 1.0
+
+    @classmethod
+    def by(cls, link: Link) -> Resolved:
+        """Tell what a link says of each of its target keys."""
+        return cls(
+            why=link.reason,
+            sources=link.source_keys,
+            layout=link.layout,
+            sizes=link.sizes,
+            resize=link.resize,
+            evidence=link.evidence,
+            confidence=link.confidence,
+        )
+
+    def to_json(self, target: str) -> ResolvedDocument:
+        """Give the entry of a target key."""
+        return {
+            "target": target,
+            "sources": list(self.sources),
+            "layout": self.layout,
+            "sizes": dict(self.sizes),
+            "resize": self.resize,
+            "evidence": sorted(self.evidence),
+            "confidence": self.confidence,
+            "why": self.why,
+        }
 
 
 @dataclass(frozen=True)
@@ -51,7 +116,7 @@ class Suggestion:
     recipe: Mapping[str, object]
     text: str
     rules: int
-    resolved: tuple[str, ...]
+    resolved: Mapping[str, Resolved]
     filled: tuple[str, ...]
     ambiguous: tuple[Ambiguity, ...]
     unresolved: Mapping[str, str]
@@ -64,9 +129,9 @@ class Suggestion:
         return not self.ambiguous and not self.unresolved
 
     @property
-    def doubts(self) -> dict[str, list[str]]:
-        """What is open: the target keys, by the reason."""
-        return group_doubts(self.ambiguous, self.unresolved)
+    def open(self) -> tuple[Group, ...]:
+        """What is open, by the reason."""
+        return group_open(self.ambiguous, self.unresolved)
 
     def raise_for_doubts(self) -> None:
         """Raise Unresolved unless every target key is resolved or filled."""
@@ -75,23 +140,25 @@ class Suggestion:
         first = self.ambiguous[0].target if self.ambiguous else next(iter(self.unresolved))
         why = self.ambiguous[0].why if self.ambiguous else self.unresolved[first]
         counts = f"{len(self.ambiguous)} ambiguous and {len(self.unresolved)} unresolved keys"
+        parity = ", or --parity where the source's architecture can be built" if self.ambiguous else ""
         raise Unresolved(
             f"no certain recipe: {counts}, first '{first}': {why}",
-            hint="`ckptfix suggest ... -o recipe.yaml` writes what is certain; complete it by hand, or give --example",
+            hint="`ckptfix suggest ... -o recipe.yaml` writes what is certain; complete it by hand, or give it "
+            f"--example with the same weights already converted{parity}",
         )
 
     def to_json(self) -> SuggestionDocument:
         """Give the document of `suggest --json`."""
         return {
-            "schema_version": 1,
+            "schema_version": 2,
             "recipe": self.recipe,
-            "resolved": list(self.resolved),
+            "resolved": [resolved.to_json(key) for key, resolved in self.resolved.items()],
             "filled": list(self.filled),
             "ambiguous": [
                 {"target": doubt.target, "candidates": list(doubt.candidates), "why": doubt.why}
                 for doubt in self.ambiguous
             ],
-            "unresolved": list(self.unresolved),
+            "unresolved": [{"target": key, "why": why, "beside": []} for key, why in self.unresolved.items()],
             "unused": list(self.unused),
             "notes": list(self.notes),
         }
@@ -120,76 +187,39 @@ def settle_without(
     return settle(have, known, allowed, None if "values" in without else source)
 
 
-def suggest_by_example(source: Checkpoint, example: Checkpoint, want: Manifest, description: str) -> Suggestion:
-    """Learn a recipe from the values of a checkpoint that was already converted; it serves other sizes too."""
-    from ckptfix.inference.example import find_links
-
-    found = find_links(source, example)
-    links = [*found.links, *(Link.rename(taken.source, taken.target, why="rows of it") for taken in found.taken)]
-    unresolved = dict.fromkeys(found.unexplained, "its values come from no tensor of the source")
-    unresolved |= {key: "the example lacks it" for key in want if key not in example.manifest}
-    unresolved |= {
-        key: f"the example has the shape {list(spec.shape)}, the target {list(want[key].shape)}"
-        for key, spec in example.manifest.items()
-        if key in want and want[key].shape != spec.shape
-    }
-    answer = Answer(links, dict(found.copies), [], [], unresolved, list(found.unused), list(found.notes))
-    rules: list[dict[str, object]] = [
-        {"op": "fill", "keys": key, "value": value, "when": "missing"} for key, value in found.fills.items()
-    ]
-    for taken in found.taken:
-        names = [f"a{axis}" for axis in range(len(source.manifest[taken.source].shape))]
-        rule: dict[str, object] = {"op": "take", "keys": taken.target, "layout": " ".join(names)}
-        rules.append(rule | {"axis": names[taken.axis], "index": list(taken.rows)})
-    rules += [{"op": "cast", "keys": key, "dtype": str(dtype)} for key, dtype in found.casts.items()]
-    choice = source.choice
-    return write_suggestion(
-        answer, source.manifest, example.manifest, description, rules, made=found.fills, select=choice
-    )
-
-
 def write_suggestion(
     answer: Answer,
     have: Manifest,
     want: Manifest,
     description: str,
+    *,
     last: Sequence[Mapping[str, object]] = (),
-    made: Iterable[str] = (),
+    numbers: Mapping[str, float] | None = None,
     select: str | None = None,
 ) -> Suggestion:
     """Write the recipe of an answer, `last` its last rules. What is open is listed below it, as comments.
 
-    `made` are target keys that the last rules make, `select` is the state dict to select where the file has several.
+    `numbers` are what the last rules fill target keys with, `select` is the state dict to select where the file has
+    several.
     """
     prefixes = wrapper_prefixes(have)
-    used = {key for link in answer.links for key in link.source_keys}
-    taken = {key for link in answer.links for key in link.target_keys}
-    open_sources = {key for doubt in answer.ambiguous for key in doubt.candidates} - used
-    # A candidate stays, for the user to decide, unless its name is what another tensor is given.
-    in_the_way = {key for key in open_sources if key.removeprefix("".join(prefixes)) in taken}
-    dropped = [key for key in have if key not in used and (key not in open_sources or key in in_the_way)]
     written = generalise(
         answer.links,
         have,
         want,
         filled=answer.filled,
         copied=answer.copied,
-        dropped=dropped,
+        dropped=_list_dropped(answer, have, "".join(prefixes), numbers or {}),
         source=({"select": select} if select else {}) | ({"strip": list(prefixes)} if prefixes else {}),
         description=description,
     )
-    resolved = {key for link in answer.links for key in link.target_keys} | set(answer.copied) | set(made)
-    values = dict(written.values)
-    values["rules"] = [*cast("list[object]", values["rules"]), *last]
-    text = written.text
-    if last and not written.rules:
-        text = text.replace("rules: []", "rules:")
-    text += "".join(f"  - {json.dumps(rule)}\n" for rule in last)
+    rules = [*cast("list[object]", written.values["rules"]), *last]
+    text = written.text if written.rules or not last else written.text.replace("rules: []", "rules:")
     return Suggestion(
-        recipe=values,
-        text=text + "".join(_comments(answer)),
-        rules=written.rules + len(last),
-        resolved=tuple(key for key in want if key in resolved and key not in answer.unresolved),
+        recipe={**written.values, "rules": rules},
+        text=text + write_rules(last) + "".join(_comments(answer)),
+        rules=len(rules),
+        resolved=_resolve(answer, want, numbers or {}),
         filled=tuple(answer.filled),
         ambiguous=tuple(answer.ambiguous),
         unresolved=answer.unresolved,
@@ -198,21 +228,35 @@ def write_suggestion(
     )
 
 
-def group_doubts(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, str]) -> dict[str, list[str]]:
-    """Give what is open, the target keys of each reason together."""
-    reasons: dict[str, list[str]] = {}
-    for doubt in ambiguous:
-        reasons.setdefault(f"ambiguous, {doubt.why}", []).append(doubt.target)
-    for key, why in unresolved.items():
-        reasons.setdefault(f"unresolved, {why}", []).append(key)
-    return reasons
+def _resolve(answer: Answer, want: Manifest, numbers: Mapping[str, float]) -> dict[str, Resolved]:
+    """Tell what makes each target key that is not open, in the target's order."""
+    found = {key: Resolved.by(link) for link in answer.links for key in link.target_keys}
+    for key, first in answer.copied.items():
+        found[key] = replace(found.get(first, Resolved("")), why=f"a copy of '{first}'")
+    for key, number in numbers.items():
+        found[key] = Resolved(f"{number:g} throughout", evidence=frozenset({"values"}))
+    return {key: found[key] for key in want if key in found and key not in answer.unresolved}
+
+
+def _list_dropped(answer: Answer, have: Manifest, prefix: str, numbers: Iterable[str]) -> list[str]:
+    """List the source keys of no use. A candidate stays, for the user to decide, unless a made key has its name."""
+    used = {key for link in answer.links for key in link.source_keys}
+    made = {key for link in answer.links for key in link.target_keys} | {*answer.copied, *answer.filled, *numbers}
+    open_keys = {key for doubt in answer.ambiguous for key in doubt.candidates}
+    kept = {key for key in open_keys if key.removeprefix(prefix) not in made}
+    return [key for key in have if key not in used and key not in kept]
 
 
 def _comments(answer: Answer) -> Iterator[str]:
     """Say in comments below the recipe what is open, with the candidates."""
-    candidates = {doubt.target: f" from {' or '.join(doubt.candidates[:3])}" for doubt in answer.ambiguous}
-    for reason, keys in group_doubts(answer.ambiguous, answer.unresolved).items():
-        yield f"# {reason} ({len(keys)} key{'s' * (len(keys) > 1)}):\n"
-        yield from (f"#   {key}{candidates.get(key, '')}\n" for key in keys[:_MOST_OPEN])
-        if len(keys) > _MOST_OPEN:
-            yield "#   ...\n"
+    for group in group_open(answer.ambiguous, answer.unresolved):
+        yield _comment(f"{group.reason} ({group.count} key{'s' * (group.count > 1)}):")
+        yield from (_comment(f"  {row}") for row in group.rows[:_MOST_ROWS])
+        if len(group.rows) > _MOST_ROWS:
+            yield _comment("  ...")
+
+
+def _comment(text: str) -> str:
+    """Write one line: a key may hold anything, line ends too."""
+    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return f"# {''.join(shown)}\n"

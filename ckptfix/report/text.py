@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -128,8 +127,9 @@ def _ancestors(key: str) -> list[str]:
 
 def show_suggestion(suggestion: Suggestion) -> Iterator[str]:
     """Show what a suggested recipe leaves open, then the account in one line."""
-    for reason, keys in islice(suggestion.doubts.items(), _MOST_ROWS):
-        yield f"{reason}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
+    for group in suggestion.open[:_MOST_ROWS]:
+        keys = [row.text for row in group.rows]
+        yield f"{group.reason}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''} ({group.count})"
     counts = {
         "resolved": len(suggestion.resolved),
         "filled": len(suggestion.filled),

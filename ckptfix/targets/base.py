@@ -160,8 +160,17 @@ def _build(text: str, make: Callable[[], Module], seed: int) -> Module:
             raise TargetBuildError(
                 f"the constructor raised {type(error).__name__}: {_first_line(error)}",
                 where=text,
-                hint="check the options after '?'",
+                hint=_mend_options(text),
             ) from error
+
+
+def _mend_options(text: str) -> str:
+    """Say what to do about the options of a target: those that are no JSON are given to the constructor as text."""
+    options = TargetURI.parse(text).query
+    texts = [f"{name} is the text '{value}'" for name, value in options.items() if isinstance(value, str)]
+    if texts:
+        return f"check the options after '?': {', '.join(texts)}"
+    return "check the options after '?'" if options else "options are given as ?name=value&name=value"
 
 
 def _first_line(error: BaseException) -> str:

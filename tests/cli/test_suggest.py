@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptfix
 from ckptfix.errors import InvalidCall, OutputExists, Unresolved
+from ckptfix.inference.suggestion import SuggestionDocument
 
 from ..inference.sides import fused, llama, lock, meta_llama, save, split
 from ..recipes.layouts import MetaLlama
@@ -67,7 +69,25 @@ def test_what_is_ambiguous_is_listed_with_the_reason(capsys: pytest.CaptureFixtu
         *(f"#   {query} from {source}" for query, source in zip(QUERIES, QUERY_SOURCES, strict=True)),
     ]
     assert not any(word in recipe for word in ("wq", "wk", "q_proj", "k_proj"))
-    assert shown.err == f"ambiguous, {ROTARY}: {', '.join(QUERIES[:3])}, ... (4)\n1 rule; 17 resolved, 4 ambiguous\n"
+    assert shown.err == (
+        f"ambiguous, {ROTARY}: {', '.join(QUERIES[:3])}, ... (4)\n"
+        "1 rule; 17 resolved, 4 ambiguous\n"
+        "note: what is ambiguous may be decided by --example, the same weights already converted, or by --parity, "
+        "where the source's architecture can be built\n"
+    )
+
+
+def test_one_line_for_every_block(capsys: pytest.CaptureFixture[str]) -> None:
+    save(llama(5), Path("deep.pth"))
+    lock(meta_llama(5), Path("deep.json"))
+    assert call("suggest", "deep.pth", "deep.json") == 1
+    shown = capsys.readouterr()
+    assert shown.out.partition("# ambiguous")[2].splitlines() == [
+        f", {ROTARY} (10 keys):",
+        "#   layers.*.attention.wq.weight (5 keys) from model.layers.*.self_attn.q_proj.weight",
+        "#   layers.*.attention.wk.weight (5 keys) from model.layers.*.self_attn.k_proj.weight",
+    ]
+    assert f"ambiguous, {ROTARY}: layers.*.attention.wq.weight, layers.*.attention.wk.weight (10)\n" in shown.err
 
 
 def test_what_is_unresolved_is_listed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,18 +119,42 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         ("resolved", "filled", "ambiguous", "unresolved", "unused", "notes"), list
     )
     assert {key: type(value) for key, value in document.items()} == kinds
-    assert document["schema_version"] == 1
-    assert [doubt["target"] for doubt in document["ambiguous"]] and set(document["resolved"]).isdisjoint(QUERIES)
-    assert sorted([*document["resolved"], *(doubt["target"] for doubt in document["ambiguous"])]) == sorted(
-        meta_llama()
-    )
+    assert document["schema_version"] == 2
+    assert sorted(doubt["target"] for doubt in document["ambiguous"]) == sorted(QUERIES)
+    resolved = {entry["target"]: entry for entry in document["resolved"]}
+    assert resolved.keys() == meta_llama().keys() - set(QUERIES)
+    assert resolved["layers.1.attention.wv.weight"] == {
+        "target": "layers.1.attention.wv.weight",
+        "sources": ["model.layers.1.self_attn.v_proj.weight"],
+        "layout": None,
+        "sizes": {},
+        "resize": None,
+        "evidence": ["names", "order", "shapes"],
+        "confidence": 0.99,
+        "why": "by names, order, shapes",
+    }
     for doubt in document["ambiguous"]:
         assert set(doubt) == {"target", "candidates", "why"} and doubt["why"] == ROTARY
         assert all(candidate in llama() for candidate in doubt["candidates"])
     assert call("suggest", "fused.pth", "split.json", "--json") == 0
     whole = json.loads(capsys.readouterr().out)
-    assert whole["resolved"] == list(split())
+    assert [entry["target"] for entry in whole["resolved"]] == list(split())
+    key = next(entry for entry in whole["resolved"] if entry["target"] == "layers.2.attention.k_proj.bias")
+    assert (key["sources"], key["layout"]) == (["h.2.attn.qkv.bias"], "(q+k+v) ... -> q ..., k ..., v ...")
     assert ckptfix.check("fused.pth", "split.json", whole["recipe"]).compatible
+
+
+def test_the_schema_is_that_of_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("schema", "suggestion") == 0
+    schema = json.loads(capsys.readouterr().out)
+    for arguments in (("llama.pth", "meta.json"), ("fused.pth", "split.json"), ("llama.pth", "split.json")):
+        call("suggest", *arguments, "--json")
+        document = json.loads(capsys.readouterr().out)
+        assert set(schema["required"]) == document.keys()
+        TypeAdapter(SuggestionDocument).validate_python(document, strict=True)
+        for field in ("resolved", "ambiguous", "unresolved"):
+            entry = schema["$defs"][f"{field.capitalize()}Document"]
+            assert all(found.keys() == set(entry["required"]) for found in document[field])
 
 
 def test_a_recipe_by_example_repeats_every_byte(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +176,55 @@ def test_an_example_of_other_shapes_is_not_certain(capsys: pytest.CaptureFixture
     assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "example.safetensors") == 0
     assert call("suggest", "fused.pth", "wide.json", "--example", "example.safetensors") == 1
     assert "the example has the shape [8], the target [16]" in capsys.readouterr().out
+
+
+def test_an_example_in_half_precision_takes_one_cast(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "whole.safetensors") == 0
+    halves = {key: tensor.half() for key, tensor in load_file("whole.safetensors").items()}
+    save_file(halves, "half.safetensors")
+    assert call("suggest", "fused.pth", "split.json", "--example", "half.safetensors", "-o", "half.yaml") == 0
+    assert '  - {op: cast, keys: "**", dtype: F16}\n' in Path("half.yaml").read_text()
+    whole = load_file("whole.safetensors")
+    mixed = {key: whole[key] if "norm" in key else tensor for key, tensor in halves.items()}
+    save_file(mixed, "mixed.safetensors")
+    assert call("suggest", "fused.pth", "split.json", "--example", "mixed.safetensors", "-o", "mixed.yaml") == 0
+    assert Path("mixed.yaml").read_text().count("op: cast") == 1
+    for name, want in (("half", halves), ("mixed", mixed)):
+        capsys.readouterr()
+        assert call("adapt", "fused.pth", "split.json", "-r", f"{name}.yaml", "-o", f"{name}2.safetensors") == 0
+        made = load_file(f"{name}2.safetensors")
+        assert {key: (t.dtype, t.numpy().tobytes()) for key, t in made.items()} == {
+            key: (t.dtype, t.numpy().tobytes()) for key, t in want.items()
+        }
+
+
+def test_an_example_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "fused.pth", "split.json", "--example", "llama.pth") == 2
+    assert capsys.readouterr().err == (
+        "error: llama.pth: the example has none of the target's keys: 'model.embed_tokens.weight' is its first, "
+        "'embeddings.tokens.weight' the target's (--example takes the weights as they are converted for TARGET)\n"
+    )
+    generator = torch.Generator().manual_seed(7)
+    others = {key: torch.randn(shape, generator=generator) for key, shape in split().items()}
+    save_file(others, "others.safetensors")
+    assert call("suggest", "fused.pth", "split.json", "--example", "others.safetensors") == 2
+    assert capsys.readouterr().err == (
+        "error: others.safetensors: the example has no values of fused.pth (--example takes the same weights, "
+        "converted)\n"
+    )
+
+
+def test_an_example_with_more_than_the_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("adapt", "fused.pth", "split.json", "--suggest", "-o", "whole.safetensors") == 0
+    save_file(load_file("whole.safetensors") | {"extra": torch.load("fused.pth")["ln_f.bias"] + 1}, "more.safetensors")
+    assert call("suggest", "fused.pth", "split.json", "--example", "more.safetensors") == 1
+    assert "note: the target lacks 1 key that the example has: extra\n" in capsys.readouterr().err
+
+
+def test_an_input_is_for_running(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("suggest", "fused.pth", "split.json", "--input", "1,16") == 2
+    message = "error: nothing is run that takes an input (--input is for --parity: give that as well)\n"
+    assert capsys.readouterr().err == message
 
 
 def test_the_chosen_state_dict_is_named_in_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:

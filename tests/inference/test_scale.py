@@ -20,5 +20,5 @@ def test_a_deep_transformer(tensors: int, seconds: float) -> None:
     suggestion = suggest_recipe(have, want, "deep")
     assert process_time() - start < seconds
     assert suggestion.is_complete
-    assert suggestion.resolved == tuple(want)
+    assert tuple(suggestion.resolved) == tuple(want)
     assert suggestion.rules == 2

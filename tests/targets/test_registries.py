@@ -108,6 +108,12 @@ def test_options_that_the_constructor_refuses(uri: str) -> None:
         target(uri)
 
 
+@pytest.mark.parametrize("uri", ["torchvision:resnet18?num_classes=abc", "timm:resnet18?num_classes=abc"])
+def test_a_number_that_is_none(uri: str) -> None:
+    with pytest.raises(TargetBuildError, match=r"\(check the options after '\?': num_classes is the text 'abc'\)"):
+        target(uri)
+
+
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_a_missing_package_is_named(package: str) -> None:
     args = ["check", str(ROOT / "fixtures" / "zip.pth"), f"{package}:x"]

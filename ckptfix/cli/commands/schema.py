@@ -8,16 +8,18 @@ import click
 
 from ckptfix.cli.console import print_json
 
+Document = Literal["recipe", "report", "plan", "suggestion", "step"]
+
 
 @click.command("schema", short_help="Print the JSON Schema of a document.")
-@click.argument("document", type=click.Choice(["recipe", "report", "plan", "step"]))
+@click.argument("document", type=click.Choice(["recipe", "report", "plan", "suggestion", "step"]))
 @click.option("--json", is_flag=True, hidden=True, expose_value=False)
-def command(document: Literal["recipe", "report", "plan", "step"]) -> None:
-    """Print the JSON Schema of a recipe, of `check --json`, of `plan --json`, or of a pipeline step."""
+def command(document: Document) -> None:
+    """Print the JSON Schema of a recipe, of what `check`, `plan` or `suggest` prints with `--json`, or of a step."""
     print_json(schema(document))
 
 
-def schema(document: Literal["recipe", "report", "plan", "step"]) -> dict[str, Any]:
+def schema(document: Document) -> dict[str, Any]:
     """Give the JSON Schema of a document."""
     from pydantic import TypeAdapter
 
@@ -34,6 +36,10 @@ def schema(document: Literal["recipe", "report", "plan", "step"]) -> dict[str, A
             from ckptfix.planning.report import PlanDocument
 
             return dict(TypeAdapter(PlanDocument).json_schema())
+        case "suggestion":
+            from ckptfix.inference.suggestion import SuggestionDocument
+
+            return dict(TypeAdapter(SuggestionDocument).json_schema())
         case "step":
             from ckptfix.pipeline import Step
 

@@ -35,9 +35,11 @@ def command(
     Each rule comes with its evidence. What is not certain is listed and left out; exit status 0 only where nothing is.
     """
     from ckptfix import api
-    from ckptfix.execute.atomic import write_whole
+    from ckptfix.execute.atomic import refuse_existing, write_whole
     from ckptfix.report import text
 
+    if output is not None:
+        refuse_existing(Path(output), replace=force)
     suggestion = api.suggest(source, target, example=example, parity=parity, input_shape=input_shape)
     if output is not None:
         write_whole(Path(output), suggestion.text.encode(), replace=force)
@@ -52,4 +54,9 @@ def command(
     else:
         echo_lines(text.show_suggestion(suggestion))
         echo(f"wrote {output}")
+    if suggestion.ambiguous and example is None and parity is None:
+        show_note(
+            "what is ambiguous may be decided by --example, the same weights already converted, "
+            "or by --parity, where the source's architecture can be built"
+        )
     return 0 if suggestion.is_complete else 1

@@ -28,6 +28,8 @@ from ckptfix.recipe import load_recipe
 from ckptfix.targets import Target
 from ckptfix.tensors import Manifest, Shape
 
+_INPUT = "give --input, its batch included: 1,3,224,224, or 1,16 for 16 tokens"
+
 
 def decide(
     answer: Answer, source: Checkpoint, source_target: Target, target: Target, input_shape: Shape | None = None
@@ -45,7 +47,7 @@ def decide(
         return replace(answer, notes=[*answer.notes, note])
     shape = _with_batch(input_shape, source_target.input_shape or target.input_shape)
     if shape is None:
-        raise InvalidCall("the input's shape is unknown", where=target.text, hint="give --input, as in --input 1,16")
+        raise InvalidCall("the input's shape is unknown", where=target.text, hint=_INPUT)
     maker = _Maker(source.manifest, target, reload(source).tensors)
     original, module = source_target.must_build(0).float(), target.must_build(0).float()
     try:

@@ -102,7 +102,10 @@ def _run(module: Module, batch: Tensor) -> list[Tensor]:
     try:
         return run(module, batch)
     except Exception as error:  # a model may raise anything on an input that does not suit it
-        raise NotRun(f"a forward pass on {list(batch.shape)} raised {one_line(error)}") from error
+        shape = list(batch.shape)
+        raise NotRun(
+            f"a forward pass on {shape} raised {one_line(error)} (is this the input's shape, its batch included?)"
+        ) from error
 
 
 @contextmanager

@@ -58,6 +58,8 @@ class _Found:
     copies: dict[str, str] = field(default_factory=dict)
     taken: list[Taken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    paired: list[str] = field(default_factory=list)
+    """Targets whose values others have as well, so that names chose the source."""
     hints: dict[str, str] = field(default_factory=dict)
     """What is known of targets, for those that nothing else explains."""
     free: set[str] = field(init=False)
@@ -109,6 +111,10 @@ class _Found:
         dtypes = sorted(set(casts.values()))
         noted = [f"{sum(to is dtype for to in casts.values())} tensors were cast to {dtype}" for dtype in dtypes]
         hints = [f"'{key}' {self.hints[key]}" for key in self.left() if key in self.hints]
+        if self.paired:
+            paired = sorted(self.paired, key=place.__getitem__)
+            shown = ", ".join(paired[:3]) + (", ..." if len(paired) > 3 else "")
+            hints.append(f"{len(paired)} targets hold what others do too, and were paired by name: {shown}")
         return ExampleResult(
             links=tuple(links),
             unexplained=tuple(self.left()),
@@ -183,14 +189,13 @@ def _choose(found: _Found, candidates: list[str], keys: list[str]) -> None:
     for choice in _names(found).choose(candidates, keys):
         link = link_whole(found.sides, choice.source, choice.target)
         if link is not None:
-            why = f"equal to the bit, as {len(candidates)} sources are to {len(keys)} targets; chosen by name"
+            why = "equal to the bit, as others are too; chosen by name"
             links.append(replace(link, confidence=choice.confidence, why=why, evidence=frozenset({"values", "names"})))
     found.add(*links)
-    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
     if len(links) == len(keys) == len(candidates) == 1:
-        found.notes.append(f"{shown}: one number only, the same as in '{candidates[0]}', and taken from there")
-    elif links:
-        found.notes.append(f"{len(keys)} targets and {len(candidates)} sources are equal, paired by name: {shown}")
+        found.notes.append(f"{keys[0]}: one number only, the same as in '{candidates[0]}', and taken from there")
+    else:
+        found.paired += [link.target_keys[0] for link in links]
 
 
 def _settle(found: _Found, keys: Sequence[str], alike: Iterable[str]) -> None:

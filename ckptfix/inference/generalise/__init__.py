@@ -16,11 +16,11 @@ from ckptfix.inference.generalise.names import named_lines, table_names, written
 from ckptfix.inference.generalise.remarks import make_remarks
 from ckptfix.inference.generalise.steps import Laid, Order, lay_out
 from ckptfix.inference.generalise.task import Task, make_task
-from ckptfix.inference.generalise.write import write_recipe
+from ckptfix.inference.generalise.write import write_recipe, write_rules
 from ckptfix.inference.link import Link
 from ckptfix.tensors import Manifest
 
-__all__ = ["Written", "generalise"]
+__all__ = ["Written", "generalise", "write_rules"]
 
 _OTHER_ORDERS: tuple[Order, ...] = ("rename first", "out of the way")
 """What is tried where no other order is possible."""

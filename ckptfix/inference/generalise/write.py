@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 
 from ckptfix.inference.generalise.remarks import Remarks
@@ -26,14 +26,7 @@ def write_recipe(values: Mapping[str, object], remarks: Remarks) -> str:
     if isinstance(variables, Mapping):
         lines.append("vars:")
         for name, value in variables.items():
-            lines += textwrap.wrap(
-                f"{name}: {_flow(value)}",
-                _WIDTH,
-                initial_indent="  ",
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            lines += _wrapped(f"{name}: {_flow(value)}", "  ")
     if values.get("source"):
         lines.append(f"source: {_flow(values['source'])}")
     rules = values.get("rules")
@@ -44,6 +37,23 @@ def write_recipe(values: Mapping[str, object], remarks: Remarks) -> str:
     for rule, remark, of_lines in zip(rules, remarks.rules, remarks.lines, strict=True):
         lines += [*([f"  # {remark}"] if remark else []), *_rule(rule, of_lines)]
     return "\n".join([*lines, ""])
+
+
+def write_rules(rules: Iterable[Mapping[str, object]]) -> str:
+    """Give the text of more rules, to stand below a recipe that has some."""
+    return "".join(f"{line}\n" for rule in rules for line in _rule(rule, ()))
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Break a line between the entries of a list or a map."""
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _rule(rule: Mapping[str, object], remarks: Sequence[str]) -> list[str]:
@@ -58,6 +68,8 @@ def _rule(rule: Mapping[str, object], remarks: Sequence[str]) -> list[str]:
         line = f"    {name}: {_flow(value)}"
         if name == "map" and isinstance(value, Mapping):
             lines += ["    map:", *_pairs(value, remarks)]
+        elif isinstance(value, list) and len(line) > _WIDTH and not isinstance(value[0], str):
+            lines += _wrapped(f"{name}: {_flow(value)}", "    ")
         elif isinstance(value, list) and len(line) > _WIDTH:
             lines += [f"    {name}:", *(f"      - {_scalar(entry)}" for entry in value)]
         else:

@@ -1,0 +1,76 @@
+"""What is open, as a reader wants it: keys of one reason together, and one line for what is alike in every block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptfix.inference.reading import NUMBER, template
+from ckptfix.inference.settle import Ambiguity
+
+_FEWEST_ALIKE = 3
+"""Keys that differ only in a number, from which on one line stands for them."""
+_MOST_CANDIDATES = 3
+_QUOTED = re.compile(r"'[^']*'")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Keys of one text, with `*` for the numbers in which they differ; `candidates` are written in the same way."""
+
+    text: str
+    count: int
+    candidates: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Write the row with its count and its first candidates."""
+        count = f" ({self.count} keys)" if self.count > 1 else ""
+        more = ["..."] if len(self.candidates) > _MOST_CANDIDATES else []
+        choice = " or ".join([*self.candidates[:_MOST_CANDIDATES], *more])
+        return f"{self.text}{count}{f' from {choice}' if choice else ''}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Target keys that are open for one reason, which begins with what they are: ambiguous or unresolved."""
+
+    reason: str
+    rows: tuple[Row, ...]
+
+    @property
+    def count(self) -> int:
+        """How many keys are in it."""
+        return sum(row.count for row in self.rows)
+
+
+def group_open(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, str]) -> tuple[Group, ...]:
+    """Group what is open by its reason; reasons that differ only in the numbers of keys that they name are one."""
+    found = [(f"ambiguous, {doubt.why}", doubt.target, doubt.candidates) for doubt in ambiguous]
+    found += [(f"unresolved, {why}", key, ()) for key, why in unresolved.items()]
+    groups: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {}
+    for item in found:
+        groups.setdefault(_QUOTED.sub(lambda quoted: template(quoted[0]), item[0]), []).append(item)
+    return tuple(
+        Group(starred([reason for reason, _, _ in items]), tuple(_rows([(key, others) for _, key, others in items])))
+        for items in groups.values()
+    )
+
+
+def _rows(keys: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[Row]:
+    alike: dict[object, list[tuple[str, tuple[str, ...]]]] = {}
+    for key, candidates in keys:
+        alike.setdefault((template(key), tuple(map(template, candidates))), []).append((key, candidates))
+    for members in alike.values():
+        if len(members) < _FEWEST_ALIKE:
+            yield from (Row(key, 1, candidates) for key, candidates in members)
+        else:
+            sources = zip(*(candidates for _, candidates in members), strict=True)
+            yield Row(starred([key for key, _ in members]), len(members), tuple(map(starred, sources)))
+
+
+def starred(texts: Sequence[str]) -> str:
+    """Give the text that all are, with `*` for the numbers in which they differ. They differ in nothing else."""
+    numbers = zip(*(NUMBER.findall(text) for text in texts), strict=True)
+    shown = iter([found[0] if len(set(found)) == 1 else "*" for found in numbers])
+    return NUMBER.sub(lambda _: next(shown), texts[0])
