@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from ckptfix.inference.company import belong, is_bias, owner_of
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import read_leaders
 from ckptfix.inference.link import Link
 from ckptfix.inference.merging import is_channel_first, is_merging
-from ckptfix.inference.names import read_name, tail
+from ckptfix.inference.names import parent_of, read_name, tail
 from ckptfix.inference.order import count_members
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.inference.slots import find_role
 from ckptfix.inference.torn import Torn
+from ckptfix.inference.wording import name_alike
 from ckptfix.tensors import Manifest, TensorSpec
 
 Doubt = Callable[[Link], Mapping[str, str]]
@@ -25,7 +27,7 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     linked = {key for link in found.links for key in link.source_keys}
     guessed = {key for guess in found.guesses for key in guess.candidates}
     yield from _rotary(have, want)
-    yield _halves(linked | guessed, have)
+    yield _halves(linked | guessed, found, have)
     yield from _folded(linked, have, want, found.reads)
     yield _shifted(found, have, want)
     yield from _merged(have, want)
@@ -37,62 +39,57 @@ def _of(link: Link, why: str | None) -> Mapping[str, str]:
     return dict.fromkeys(link.target_keys, why) if why else {}
 
 
-def _halves(known: set[str], have: Manifest) -> Doubt:
-    """Doubt what is made of half a module: a norm's direction without its length, a weight without its adapters."""
+def _halves(known: set[str], found: Inference, have: Manifest) -> Doubt:
+    """Doubt what is made of half a module: a norm's direction without its length, a weight without its adapters.
+
+    A bias for which the target has no place is no half: the weight is right without it.
+    """
     left: dict[str, list[str]] = {}
     for key, spec in have.items():
         if key not in known and spec.shape and spec.dtype.kind == "float":
-            left.setdefault(_owner(key), []).append(key)
+            left.setdefault(owner_of(key), []).append(key)
+    names = name_alike(key for keys in left.values() for key in keys)
+    places = {key for key in found.left_targets if is_bias(key)}
 
     def why(link: Link) -> Mapping[str, str]:
-        beside = (other for key in link.source_keys for other in left.get(_owner(key), ()) if _belong(key, other))
-        other = next(beside, None)
-        return _of(link, other and f"'{other}' of the same module is left over, and may have to be folded in")
+        for key in link.source_keys:
+            for other in left.get(owner_of(key), ()):
+                if not belong(key, other) or (is_bias(other) and _has_no_place(link, places)):
+                    continue
+                if is_bias(key) and not is_bias(other):
+                    shape = list(have[other].shape)
+                    return _of(link, f"the weight that it goes with, '{names[other]}' {shape}, is left over")
+                return _of(link, f"'{names[other]}' of the same module is left over, and may have to be folded in")
+        return {}
 
     return why
 
 
-def _owner(key: str) -> str:
-    """Give the module that a parameter works for: adapters work for the module that they are attached to."""
-    module = key.rpartition(".")[0].partition(".lora_")[0].removesuffix(".base_layer")
-    return module or key.partition("_")[0]
-
-
-def _belong(key: str, other: str) -> bool:
-    """Tell whether two parameters of a module work together: by their kind, or by the word that they begin with.
-
-    What is left of a weight says nothing against a bias.
-    """
-    one, last = key.rpartition(".")[2], other.rpartition(".")[2]
-    if read_name(key).kind == "bias":
-        return read_name(other).kind == "weight" and not last.startswith("weight_")
-    if _is_part(key) and _is_part(other):
-        return True
-    return "_" in one and one.partition("_")[0] == last.partition("_")[0]
-
-
-def _is_part(key: str) -> bool:
-    """Tell a parameter that works together with others of its module from one that stands for itself."""
-    last = key.rpartition(".")[2]
-    return read_name(key).kind in ("weight", "bias") or "weight" in last or "original" in last
+def _has_no_place(link: Link, places: Collection[str]) -> bool:
+    """Tell whether the target's module lacks a bias, given the biases without a source, and surely is the right one."""
+    named = "names" in link.evidence or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3)
+    modules = {owner_of(key) for key in link.target_keys}
+    around = modules | set(map(parent_of, modules))
+    return named and not any(parent_of(place) in around for place in places)
 
 
 def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
     """Doubt a convolution whose batch norm is left over as a whole: the target may have it folded in."""
-    names = {key: read_name(text) for key, text in reads.items()}
-    used = {names[key].parent for key in linked & names.keys() if names[key].kind in ("weight", "")}
-    norms = {name.parent for name in names.values() if name.kind == "mean"}
+    read = {key: read_name(text) for key, text in reads.items()}
+    used = {read[key].parent for key in linked & read.keys() if read[key].kind in ("weight", "")}
+    norms = {name.parent for name in read.values() if name.kind == "mean"}
     if sum(map(_counts, have.values())) > sum(map(_counts, want.values())):
-        norms |= {name.parent for key, name in names.items() if _counts(have[key])}
+        norms |= {name.parent for key, name in read.items() if _counts(have[key])}
     norms -= used
     if not norms:
         return
     leaders = read_leaders(have, reads).items()
-    folded = {_owner(leader): place for place, leader in leaders if read_name(place).parent in norms}
+    names = name_alike(norms)
+    folded = {owner_of(leader): names[norm] for place, leader in leaders if (norm := read_name(place).parent) in norms}
 
     def why(link: Link) -> Mapping[str, str]:
-        norm = next((folded[owner] for key in link.source_keys if (owner := _owner(reads[key])) in folded), None)
-        return _of(link, norm and f"the batch norm of '{norm}', which follows it, is left over: fold it in first")
+        norm = next((folded[owner] for key in link.source_keys if (owner := owner_of(reads[key])) in folded), None)
+        return _of(link, norm and f"the batch norm '{norm}', which follows it, is left over: fold it in first")
 
     yield why
 
@@ -111,7 +108,7 @@ def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
     longer = {
         prefix for prefix in counted[0].keys() & counted[1].keys() if len(counted[0][prefix]) > len(counted[1][prefix])
     }
-    torn = {
+    shifted = {
         prefix
         for link in found.links
         for key in link.source_keys
@@ -120,7 +117,7 @@ def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
     }
 
     def why(link: Link) -> Mapping[str, str]:
-        prefix = next((path for key in link.source_keys for path in _paths(key) if path in torn), None)
+        prefix = next((path for key in link.source_keys for path in _paths(key) if path in shifted), None)
         return _of(
             link, prefix and f"the numbers of '{prefix}' may be shifted: the target has fewer, and others beside"
         )
@@ -142,10 +139,11 @@ def _is_beside(key: str, prefix: str) -> bool:
 def _torn(found: Inference, have: Manifest) -> Doubt:
     """Doubt what leaves its block for another, whose own tensor would fit as well."""
     torn = Torn(found.links, have)
+    names = name_alike(have)
 
     def why(link: Link) -> Mapping[str, str]:
         other = torn.find_other(link)
-        return _of(link, other and f"'{other}' fits as well, and the rest of the block comes from there")
+        return _of(link, other and f"'{names[other]}' fits as well, and the rest of the block comes from there")
 
     return why
 
@@ -161,7 +159,7 @@ def _alone(found: Inference) -> Doubt:
     def why(link: Link) -> Mapping[str, str]:
         names = read_name(link.source_keys[0]), read_name(link.target_keys[0])
         apart = names[1].kind == "bias" and names[0].parent not in weights.get(names[1].parent, {names[0].parent})
-        return _of(link, f"the weight of '{names[1].parent}' is open, and comes from elsewhere" if apart else None)
+        return _of(link, "the weight of its module is open, and comes from elsewhere" if apart else None)
 
     return why
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +10,11 @@ from ckptfix.inference.branches import Branches, are_apart, find_branches, find_
 from ckptfix.inference.copies import keep_one
 from ckptfix.inference.doubts import Doubt, find_doubts
 from ckptfix.inference.infer import Inference, infer
-from ckptfix.inference.lexicon import concept
+from ckptfix.inference.left_out import find_parts
 from ckptfix.inference.link import Link
+from ckptfix.inference.losses import find_losses
 from ckptfix.inference.match import Allowed
-from ckptfix.inference.names import read_name, tail
-from ckptfix.inference.reading import blocks_of, template
+from ckptfix.inference.remaining import Remaining, is_output
 from ckptfix.inference.values import tell_norms
 from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
@@ -36,7 +34,7 @@ class Answer:
     """What becomes of every key of both sides.
 
     `copied` maps a target key to the one that it repeats, `unresolved` a target key to the reason why no source was
-    found for it. `notes` say what was taken for granted.
+    found for it. `notes` say what was taken for granted, and what is lost or made up.
     """
 
     links: list[Link]
@@ -76,6 +74,10 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint 
     used = {key for link in answer.links for key in link.source_keys}
     used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
     answer.unused = [key for key in have if key not in used]
+    unused = dict.fromkeys(key for key in single.kept if key not in used).keys()
+    answer.notes += find_losses(answer.links, unused, answer.filled, single.kept, want)
+    if not answer.ambiguous and not answer.unresolved:
+        answer.notes += find_parts(unused, single.kept)
     return answer
 
 
@@ -126,7 +128,7 @@ def _repeat(answer: Answer, found: Inference, want: Manifest, branches: Sequence
     tables = {key for key, spec in want.items() if is_token_table(key, spec, want.owners.get(key, ""))}
     rows = {want[key].shape[0] for key in tables}
     for key, spec in list(found.left_targets.items()):
-        if not spec.shape or spec.shape[0] not in rows or not (key in tables or _is_output(key)):
+        if not spec.shape or spec.shape[0] not in rows or not (key in tables or is_output(key)):
             continue
         like = [other for other in made if want[other].shape == spec.shape and (other in tables or key not in tables)]
         if len(like) == 1 and not any(are_apart((key, like[0]), equal) for equal in branches):
@@ -135,71 +137,13 @@ def _repeat(answer: Answer, found: Inference, want: Manifest, branches: Sequence
             del found.left_targets[key]
 
 
-def _is_output(key: str) -> bool:
-    return bool({"classifier", "decoder", "out"} & {concept(word) for word in read_name(key).words})
-
-
 def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
-    """Keep the initial value of what has no counterpart; what a tensor that is left might make stays open.
-
-    So does all of it where most of the target would be new, and a block of which only a part has a source.
-    """
-    by_shape = {tuple(sorted(spec.shape)): key for key, spec in found.left_sources.items() if spec.shape}
-    by_name = {tuple(tail(key, 3)): key for key in found.left_sources}
-    outputs = _last_layers(want)
+    """Keep the initial value of what has no counterpart; the rest stays open, with the reason."""
     made = {key for link in answer.links for key in link.target_keys} | set(answer.copied)
     made |= {doubt.target for doubt in answer.ambiguous}
-    share = sum(want[key].numel for key in made) / max(want.numel, 1)
-    remnant = _find_remnant(answer, found)
-    counts = Counter(map(template, want))
-    provided = [key for key in want if key in made]
-    series = {(template(key), want[key].shape): key for key in provided}
-    halves = {_half(key): key for key in provided}
-    for key, spec in found.left_targets.items():
-        other = by_shape.get(tuple(sorted(spec.shape)))
-        namesake = by_name.get(tuple(tail(key, 3)))
-        if not spec.shape or spec.dtype.kind != "float":
-            answer.filled.append(key)
-        elif other is not None:
-            answer.unresolved[key] = f"'{other}' has its shape, and nothing else in common"
-        elif (alike := series.get((template(key), spec.shape))) is not None:
-            answer.unresolved[key] = f"of a further block, which the checkpoint lacks: fill it, or copy '{alike}'"
-        elif want.kinds.get(key) == "buffer":
-            answer.filled.append(key)
-        elif (half := halves.get(_half(key))) is not None:
-            answer.unresolved[key] = f"it works together with '{half}', which has a source: unfold both from it"
-        elif key in found.beside:
-            answer.unresolved[key] = f"of its block '{found.beside[key]}' is left over, whose shape does not fit"
-        elif remnant is not None and counts[template(key)] > 1:
-            answer.unresolved[key] = f"every block has it, and of the blocks of the source '{remnant}' is left over"
-        elif namesake is not None and key not in outputs and not _is_output(key):
-            shape = list(found.left_sources[namesake].shape)
-            answer.unresolved[key] = f"'{namesake}' has its name and the shape {shape}, which no resize is known for"
-        elif share < 0.5:
-            answer.unresolved[key] = f"only {share:.0%} of the target has a source: is it the right one?"
+    remaining = Remaining(found, answer.links, want, frozenset(made))
+    for key in found.left_targets:
+        if why := remaining.why_open(key):
+            answer.unresolved[key] = why
         else:
             answer.filled.append(key)
-
-
-def _half(key: str) -> str:
-    """Name what a parameter is a part of, as `weight_g` and `weight_v` are; itself where it stands alone."""
-    return re.sub(r"(weight_|original)\w+$", r"\1", key)
-
-
-def _find_remnant(answer: Answer, found: Inference) -> str | None:
-    """Find a matrix that is left of blocks of which other tensors are used."""
-    used = {start for link in answer.links for key in link.source_keys for start in blocks_of(key)}
-    return next(
-        (
-            key
-            for key, spec in found.left_sources.items()
-            if len(spec.shape) > 1 and spec.dtype.kind == "float" and not used.isdisjoint(blocks_of(key))
-        ),
-        None,
-    )
-
-
-def _last_layers(want: Manifest) -> set[str]:
-    """List the parameters of the last layers, which tell the classes apart: they are new where the classes are."""
-    parameters = [key for key in want if want.kinds.get(key) != "buffer"]
-    return set(parameters[-4:])

@@ -95,7 +95,8 @@ def test_what_is_unresolved_is_listed_with_the_reason(capsys: pytest.CaptureFixt
     lock({"merge.deep.weight": (9, 11)} | split(), Path("want.json"))
     assert call("suggest", "odd.pth", "want.json") == 1
     shown = capsys.readouterr()
-    reason = "'merge.deep.weight' has its name and the shape [6, 7], which no resize is known for"
+    shapes = "'merge.deep.weight' has the shape [6, 7], the target's is [9, 11]"
+    reason = f"{shapes}; no resize is known: write the rule by hand instead of the `drop`, or `fill` it"
     assert shown.err == f"unresolved, {reason}: merge.deep.weight (1)\n3 rules; 51 resolved, 1 unresolved\n"
     assert f"# unresolved, {reason}" in shown.out
     assert shown.out.endswith(":\n#   merge.deep.weight\n")

@@ -113,3 +113,71 @@ def test_a_fold_is_doubted_whatever_names_say() -> None:
     }
     want = {key: TensorSpec(tuple(value.shape), DType.F32) for key, value in folded.items()}
     assert not settle(Manifest(have), Manifest(want), Allowed()).links
+
+
+def test_a_bias_that_the_target_lacks_says_nothing_against_the_weight() -> None:
+    """Unless nothing but order and shapes speaks for the weight, or the target has a bias elsewhere in the module."""
+    shapes = {"attn.qkv.weight": (24, 8), "attn.qkv.bias": (24,), "fc.weight": (8, 8), "fc.bias": (8,)}
+
+    def found(rename: dict[str, str], **more: tuple[int, ...]) -> set[str]:
+        have = {f"blocks.{i}.{key}": TensorSpec(shape, DType.F32) for i in range(3) for key, shape in shapes.items()}
+        kept = {rename.get(key, key): shape for key, shape in shapes.items() if key != "attn.qkv.bias"} | more
+        want = {f"layers.{i}.{key}": TensorSpec(shape, DType.F32) for i in range(3) for key, shape in kept.items()}
+        return {key.partition(".")[2][2:] for key in made(settle(Manifest(have), Manifest(want), Allowed()))}
+
+    assert "attn.qkv.weight" in found({})
+    assert "blip.zorf.weight" not in found({"attn.qkv.weight": "blip.zorf.weight"})
+    assert "attn.qkv.weight" not in found({}, **{"attn.q_bias": (9,)})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_further_layer_of_a_recurrent_network_is_no_part_of_another(kind: type[nn.RNNBase]) -> None:
+    found = answer(*(nn.ModuleDict({"rnn": kind(16, 16, layers)}) for layers in (3, 2)))
+    assert len(made(found)) == 8 and not found.ambiguous
+    assert len(found.unused) == 4
+
+
+def test_one_reason_for_all_blocks() -> None:
+    """The length of each weight is named with `*` for the number of the layer, and a key that is alone by its own."""
+
+    def layers(normed: bool, count: int = 3) -> nn.Module:
+        made = (nn.Linear(8, 8) for _ in range(count))
+        return nn.ModuleDict({"net": nn.ModuleList(nn.utils.weight_norm(layer) if normed else layer for layer in made)})
+
+    for count, name in ((3, "net.*.weight_g"), (1, "net.0.weight_g")):
+        found = answer(layers(True, count), layers(False, count))
+        assert set(open_keys(found).values()) == {
+            f"'{name}' of the same module is left over, and may have to be folded in"
+        }
+        assert len(found.ambiguous) == count
+
+
+def test_a_bias_whose_weight_is_of_another_width_is_open() -> None:
+    found = answer(*(timm.create_model("vit_tiny_patch16_224", embed_dim=width, depth=2) for width in (192, 384)))
+    assert open_keys(found) == {"head.bias": "the weight that it goes with, 'head.weight' [1000, 192], is left over"}
+    assert set(found.unresolved.values()) == {
+        "only 0% of the target has a source ('cls_token' has the shape [1, 1, 192], the target's is [1, 1, 384]): "
+        "is it the right one?"
+    }
+
+
+def test_a_namesake_of_another_shape_is_named_with_both() -> None:
+    found = answer(
+        *(
+            timm.create_model("vit_tiny_patch16_224", global_pool="avg", class_token=own, depth=2)
+            for own in (True, False)
+        )
+    )
+    assert found.unresolved == {
+        "pos_embed": "'pos_embed' has the shape [1, 197, 192], the target's is [1, 196, 192]; "
+        "no resize is known: write the rule by hand instead of the `drop`, or `fill` it"
+    }
+
+
+def test_the_block_to_copy_is_the_last_one() -> None:
+    """The same for all of its tensors, and never the other norm of the block."""
+    found = answer(*(timm.create_model("vit_tiny_patch16_224", depth=depth) for depth in (3, 5)))
+    assert set(found.unresolved.values()) == {
+        "of a further block, which the checkpoint lacks: fill it, or copy it from 'blocks.2'"
+    }
+    assert len(found.unresolved) == 24

@@ -12,6 +12,7 @@ from ckptfix.inference.generalise.arrange import Table, arranged, arranged_in_pl
 from ckptfix.inference.generalise.copies import copies
 from ckptfix.inference.generalise.draft import Draft, Reach, applied
 from ckptfix.inference.generalise.expected import Piece
+from ckptfix.inference.generalise.filling import tell_filled
 from ckptfix.inference.generalise.line import Line, bits_of
 from ckptfix.inference.generalise.rename import rename_lines
 from ckptfix.inference.generalise.selection import patterns_of
@@ -120,7 +121,7 @@ def _after(task: Task, table: Table, tables: Tables, reach: Reach) -> tuple[list
     filled: list[Draft] = []
     if task.filled:
         keys = tuple(patterns_of(task.filled, task.want, reach))
-        filled = [Draft("fill", keys=keys, fields={"value": "target"}, note="the checkpoint has nothing for these")]
+        filled = [Draft("fill", keys=keys, fields={"value": "target"}, note=tell_filled(task))]
     if any(original in set(task.filled) for original in task.copied.values()):
         filled, table = _all_applied(filled, table, task.want, tables)
         copied, table = _all_applied(copies(task.copied, table, tables, reach, _COPIED), table, task.want, tables)
