@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ckptfix.errors import OutputExists, WriteFailed
+from ckptfix.execute.space import reserve
+from ckptfix.execute.temporary import claim, is_at, sweep
 
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -20,6 +21,8 @@ _HINTS = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "the file system is read-only",
     errno.ENOENT: "make the folder first",
+    errno.EFBIG: "the file system, or `ulimit -f`, allows no file of this size",
+    errno.EBUSY: "wait until it has ended, or name another output",
 }
 
 
@@ -31,13 +34,7 @@ class NewFile:
 
     def allocate(self, nbytes: int) -> None:
         """Reserve the whole length where the system can, so that a full disk shows before the first byte."""
-        if not (nbytes and hasattr(os, "posix_fallocate")):
-            return
-        try:
-            os.posix_fallocate(self._fd, 0, nbytes)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what a file system says that cannot reserve
-                raise
+        reserve(self._fd, nbytes)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of the data at an offset."""
@@ -52,29 +49,24 @@ class NewFile:
 def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
     """Open a temporary file that becomes `path` when the block ends well, and vanishes when it does not.
 
-    The file is synced, renamed, and its folder synced, in that order; its mode follows the umask. Raises
-    OutputExists where the path is taken and not to be replaced, WriteFailed where the system refuses.
+    The file is synced, renamed, and its folder synced, in that order. Its mode follows the umask, whatever the mode of
+    a file that it replaces; a link at `path` is replaced itself. What killed runs left in the folder is removed first.
+    Raises OutputExists where the path is taken and not to be replaced, WriteFailed where the system refuses or another
+    run is writing the same path.
     """
     refuse_existing(path, replace=replace)
-    temporary = path.with_name(f".ckptfix-{secrets.token_hex(6)}.tmp")
+    sweep(path.parent)
     try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    try:
-        try:
+        with _opened(path.parent) as folder, _claimed(path) as (temporary, fd):
             yield NewFile(fd)
             os.fsync(fd)
-        finally:
-            os.close(fd)
-        refuse_existing(path, replace=replace)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+            refuse_existing(path, replace=replace)
+            if not is_at(fd, temporary):
+                raise WriteFailed("the temporary file was removed while it was written", where=str(path))
+            temporary.replace(path)
+            _sync_folder(folder)
     except OSError as error:
         raise _write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
@@ -97,12 +89,35 @@ def refuse_existing(path: Path, *, replace: bool, remedy: str = "--force replace
         raise OutputExists("exists", where=str(path), hint=remedy)
 
 
-def _sync_folder(folder: Path) -> None:
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open the folder before anything is written: one that cannot be synced shows now."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[tuple[Path, int]]:
+    """Hold the temporary file, and remove it if it is still there at the end, before its lock is given up."""
+    temporary, fd = claim(path)
+    try:
+        yield temporary, fd
+    finally:
+        with contextlib.suppress(OSError):
+            if is_at(fd, temporary):
+                temporary.unlink()
+        os.close(fd)
+
+
+def _sync_folder(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # what a file system says that syncs no folders
+            raise
 
 
 def _write_error(path: Path, error: OSError) -> WriteFailed:

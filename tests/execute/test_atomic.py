@@ -124,7 +124,10 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     assert seen == [(n << 20, 4 << 20) for n in range(1, 5)]
 
 
-def test_synced_renamed_and_the_folder_synced_in_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", BOTH)
+def test_synced_renamed_and_the_folder_synced_in_that_order(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     write, fsync, rename = os.pwrite, os.fsync, Path.replace
 
@@ -136,6 +139,6 @@ def test_synced_renamed_and_the_folder_synced_in_that_order(tmp_path: Path, monk
     monkeypatch.setattr(Path, "replace", lambda path, to: calls.append(f"rename to {to.name}") or rename(path, to))
     folder = tmp_path / "folder"
     folder.mkdir()
-    convert(TENSORS, folder / "out.safetensors")
-    assert calls[-3:] == ["sync tmp", "rename to out.safetensors", "sync folder"]
+    convert(TENSORS, folder / name)
+    assert calls[-3:] == ["sync tmp", f"rename to {name}", "sync folder"]
     assert set(calls[:-3]) == {"write tmp"}
