@@ -90,7 +90,12 @@ def test_fixtures_can_be_made_again(tmp_path: Path) -> None:
 
 
 def test_every_format_is_found_once() -> None:
-    assert sorted(known.name for known in list_formats()) == ["safetensors", "torch legacy", "torch zip"]
+    assert sorted(known.name for known in list_formats()) == [
+        "safetensors",
+        "torch legacy",
+        "torch tar",
+        "torch zip",
+    ]
 
 
 def test_no_file_is_of_two_formats() -> None:

@@ -4,7 +4,7 @@ A format module defines one subclass of `Format`. It reads headers only: nothing
 tensor is loaded, and torch is not imported. `Reader` is the one place where tensor bytes are read.
 """
 
-from ckptfix.formats.base.file import CHUNK, File, access_error, inflate
+from ckptfix.formats.base.file import CHUNK, File, access_error, inflate, narrow
 from ckptfix.formats.base.format import Contents, Format
 from ckptfix.formats.base.output import FileLayout, Frame, Slot
 from ckptfix.formats.base.reader import Reader
@@ -40,4 +40,5 @@ __all__ = [
     "check_shape",
     "contiguous_stride",
     "inflate",
+    "narrow",
 ]

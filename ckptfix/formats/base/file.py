@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import zlib
@@ -113,3 +114,22 @@ def inflate(packed: Iterable[bytes], nbytes: int) -> Iterator[bytes]:
             pending = bool(part) or len(chunk) == CHUNK
     if produced != nbytes:
         raise MalformedFile(f"a deflated entry holds {produced} bytes and declares {nbytes}")
+
+
+def narrow(packed: Iterable[bytes], nbytes: int) -> Iterator[bytes]:
+    """Decode UTF-8 text each of whose characters stands for one byte, `nbytes` in all.
+
+    Raises MalformedFile where it is no such text, or longer or shorter than it declares.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    produced = 0
+    try:
+        for part in packed:
+            chunk = decoder.decode(part).encode("latin-1")
+            produced += len(chunk)
+            yield chunk
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise MalformedFile("bytes that are written as text hold other text") from error
+    if produced != nbytes:
+        raise MalformedFile(f"bytes that are written as text are {produced}, and declared as {nbytes}")

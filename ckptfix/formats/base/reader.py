@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ckptfix.errors import CorruptTensor, MalformedFile
-from ckptfix.formats.base.file import CHUNK, File, inflate
+from ckptfix.formats.base.file import CHUNK, File, inflate, narrow
 from ckptfix.formats.base.strided import gather, span
 from ckptfix.formats.base.values import Storage, TensorRef
 
@@ -75,10 +75,11 @@ class Reader:
 
     def _decode(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
         """Give bytes `start` to `stop` of the decoded storage; the checksum is tested when all of it passes."""
-        whole = storage.encoding == "deflate" or (start, stop) == (0, storage.nbytes)
-        position = 0 if whole else start
+        whole = storage.encoding != "raw" or (start, stop) == (0, storage.nbytes)
+        position = -storage.skip if whole else start
         crc = 0
-        for chunk in self._inflate(storage) if storage.encoding == "deflate" else self._raw(storage, start, stop):
+        raw = storage.encoding == "raw"
+        for chunk in self._raw(storage, position, stop) if raw else self._unpack(storage):
             if whole and storage.crc32 is not None:
                 crc = zlib.crc32(chunk, crc)
             low, high = max(start - position, 0), min(stop - position, len(chunk))
@@ -95,15 +96,20 @@ class Reader:
             self._verified.add(storage)
 
     def _raw(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
-        file = self._file(storage.path)
+        """Give bytes `start` to `stop`; the header lies before byte 0."""
         for position in range(start, stop, CHUNK):
-            yield file.read(storage.offset + position, min(CHUNK, stop - position))
+            end = min(position + CHUNK, stop)
+            if storage.held is not None:
+                yield storage.held[position:end]
+            else:
+                yield self._file(storage.path).read(storage.offset + storage.skip + position, end - position)
 
-    def _inflate(self, storage: Storage) -> Iterator[bytes]:
+    def _unpack(self, storage: Storage) -> Iterator[bytes]:
         file = self._file(storage.path)
         stops = range(0, storage.stored_nbytes, CHUNK)
         packed = (file.read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops)
+        decode = inflate if storage.encoding == "deflate" else narrow
         try:
-            yield from inflate(packed, storage.nbytes)
+            yield from decode(packed, storage.skip + storage.nbytes)
         except MalformedFile as error:
             raise CorruptTensor(error.message, where=str(storage.path)) from error

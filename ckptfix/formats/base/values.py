@@ -22,16 +22,26 @@ class Storage:
     """A run of bytes in a file that one or more tensors view.
 
     `offset` and `stored_nbytes` say where the run lies in the file, `nbytes` how long it is once decoded; they
-    differ only for `deflate`. `crc32` is the checksum of the decoded run where the format keeps one.
+    differ only for `deflate`, and for `utf-8`, the text whose characters are the bytes. The first `skip` decoded bytes
+    are a header that belongs to no tensor. `crc32` is the checksum of all that is decoded, the header too, where the
+    format keeps one. `held` are the bytes themselves where they are so few that the headers brought them along; such
+    a run has no place in the file.
     """
 
     path: Path
     offset: int
     nbytes: int
     stored_nbytes: int
-    encoding: Literal["raw", "deflate"] = "raw"
+    encoding: Literal["raw", "deflate", "utf-8"] = "raw"
     byteorder: Literal["little", "big"] = "little"
     crc32: int | None = None
+    skip: int = 0
+    held: bytes | None = None
+
+    @classmethod
+    def holding(cls, data: bytes, byteorder: Literal["little", "big"] = "little") -> Storage:
+        """Make a storage of bytes that were read with the headers."""
+        return cls(Path(), 0, len(data), len(data), byteorder=byteorder, held=data)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,18 @@ but for the constructors of `globals.CONSTRUCTORS`, whose results are known with
 
 from ckptfix.formats.pickle.audit import list_opaque
 from ckptfix.formats.pickle.machine import Machine
-from ckptfix.formats.pickle.storages import StorageId, StorageTable
+from ckptfix.formats.pickle.storages import StorageId, StorageTable, part_of
 from ckptfix.formats.pickle.stream import Stream
-from ckptfix.formats.pickle.values import text_of
+from ckptfix.formats.pickle.values import StorageValue, text_of, view
 
-__all__ = ["Machine", "StorageId", "StorageTable", "Stream", "list_opaque", "text_of"]
+__all__ = [
+    "Machine",
+    "StorageId",
+    "StorageTable",
+    "StorageValue",
+    "Stream",
+    "list_opaque",
+    "part_of",
+    "text_of",
+    "view",
+]

@@ -172,6 +172,9 @@ _INERT = {
     "numpy._core.numeric": {"_frombuffer"},
 }
 
+_TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGE_TYPES}
+"""The classes of tensors before 0.4: one for each dtype."""
+
 _PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -210,7 +213,7 @@ def is_known(value: Opaque) -> bool:
     """Whether a record stands for data: a dtype, a storage, a class of ours, an array of numpy."""
     if isinstance(value, StorageValue):
         return True
-    if value.module.startswith("torch") and value.name in STORAGE_TYPES:
+    if value.module.startswith("torch") and (value.name in STORAGE_TYPES or value.name in _TENSOR_TYPES):
         return True
     if value.name in _INERT.get(value.module, ()):
         return True

@@ -23,10 +23,28 @@ class StorageId:
     key: str
     numel: int
 
+    @classmethod
+    def read(cls, kind: Node, key: Node, numel: Node) -> StorageId:
+        """Check what a file says of a storage. Raises MalformedFile."""
+        if not isinstance(kind, Global) or not kind.module.startswith("torch") or kind.name not in STORAGE_TYPES:
+            raise MalformedFile(
+                f"a storage is of the unknown class {kind if isinstance(kind, Global) else type(kind).__name__}"
+            )
+        text = text_of(key)
+        if text is None:
+            raise MalformedFile("the key of a storage is not text")
+        if type(numel) is not int or not 0 <= numel <= MAX_NBYTES // 16:
+            raise MalformedFile(f"storage {text!r} has no possible number of elements")
+        return cls(kind.name.removeprefix("_"), text, numel)
+
     @property
     def nbytes(self) -> int:
         """The bytes of the whole storage."""
         return self.numel * STORAGE_TYPES[self.kind][1]
+
+    def at(self, storage: Storage) -> StorageValue:
+        """Give the storage that lies there."""
+        return StorageValue("torch", self.kind, storage=storage, dtype=STORAGE_TYPES[self.kind][0])
 
 
 class StorageTable:
@@ -51,7 +69,7 @@ class StorageTable:
             return persistent_id[1]
         if tag != "storage" or len(persistent_id) not in (5, 6):
             raise MalformedFile("a persistent id does not name a storage")
-        found = _read(persistent_id[1], persistent_id[2], persistent_id[4])
+        found = StorageId.read(persistent_id[1], persistent_id[2], persistent_id[4])
         known = self.ids.setdefault(found.key, found)
         if known != found:
             raise MalformedFile(
@@ -59,40 +77,27 @@ class StorageTable:
             )
         value = self._found.get(found.key)
         if value is None:
-            dtype = STORAGE_TYPES[found.kind][0]
-            value = StorageValue("torch", found.kind, storage=self._place(found), dtype=dtype)
-            self._found[found.key] = value
+            value = self._found[found.key] = found.at(self._place(found))
         part = persistent_id[5] if len(persistent_id) == 6 else None
-        return value if part is None else _slice(value, found, part)
+        if part is None:
+            return value
+        if not isinstance(part, tuple) or len(part) != 3:
+            raise MalformedFile(f"storage {found.key!r} has view metadata of the wrong form")
+        return part_of(value, found.key, part[1], part[2])
 
 
-def _read(kind: Node, key: Node, numel: Node) -> StorageId:
-    if not isinstance(kind, Global) or not kind.module.startswith("torch") or kind.name not in STORAGE_TYPES:
-        raise MalformedFile(
-            f"a storage is of the unknown class {kind if isinstance(kind, Global) else type(kind).__name__}"
-        )
-    text = text_of(key)
-    if text is None:
-        raise MalformedFile("the key of a storage is not text")
-    if type(numel) is not int or not 0 <= numel <= MAX_NBYTES // 16:
-        raise MalformedFile(f"storage {text!r} has no possible number of elements")
-    return StorageId(kind.name.removeprefix("_"), text, numel)
-
-
-def _slice(whole: StorageValue, found: StorageId, part: Node) -> StorageValue:
-    """Give the part of a storage that its view metadata names."""
-    if not isinstance(part, tuple) or len(part) != 3:
-        raise MalformedFile(f"storage {found.key!r} has view metadata of the wrong form")
-    _, offset, numel = part
-    if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= found.numel:
-        raise MalformedFile(f"a view of storage {found.key!r} leaves its {found.numel} elements")
-    itemsize = STORAGE_TYPES[found.kind][1]
+def part_of(whole: StorageValue, key: str, offset: Node, numel: Node) -> StorageValue:
+    """Give `numel` elements of a storage from element `offset`. Raises MalformedFile where they leave it."""
+    itemsize = STORAGE_TYPES[whole.name][1]
+    available = whole.storage.nbytes // itemsize
+    if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= available:
+        raise MalformedFile(f"a view of storage {key!r} leaves its {available} elements")
     nbytes = numel * itemsize
     run = dataclasses.replace(
         whole.storage,
         offset=whole.storage.offset + offset * itemsize,
         nbytes=nbytes,
         stored_nbytes=nbytes,
-        crc32=whole.storage.crc32 if numel == found.numel else None,
+        crc32=whole.storage.crc32 if numel == available else None,
     )
-    return StorageValue("torch", found.kind, storage=run, dtype=whole.dtype)
+    return StorageValue(whole.module, whole.name, storage=run, dtype=whole.dtype)

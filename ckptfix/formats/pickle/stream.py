@@ -53,6 +53,17 @@ class Stream:
         self._at = stop
         return data
 
+    def skip(self, length: int) -> None:
+        """Pass over the next `length` bytes without reading them. They do not count as bytes of the pickle."""
+        position = self.position + length
+        if position > self._stop:
+            raise TruncatedFile(f"a pickle ends at byte {self._stop}, before its STOP")
+        self._pickle_start += length
+        if self._at + length <= len(self._buffer):
+            self._at += length
+        else:
+            self._buffer, self._start, self._at = b"", position, 0
+
     def line(self) -> bytes:
         """Give the bytes up to the next newline, which is taken too."""
         length = 64

@@ -54,12 +54,19 @@ def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...
     groups: dict[object, list[str]] = {}
     for key, ref in tensors.items():
         if ref.spec.numel:
-            start = ref.storage.offset * 8 + ref.offset * ref.spec.dtype.bits
-            # A deflated storage has its elements nowhere in the file: its own offset tells it from others.
-            place = (ref.storage.path, ref.storage.encoding, ref.storage.offset, ref.offset)
-            view = place if ref.storage.encoding == "deflate" else (ref.storage.path, start)
-            groups.setdefault((view, ref.spec, ref.stride, ref.lazy), []).append(key)
+            groups.setdefault((_place(ref), ref.spec, ref.stride, ref.lazy), []).append(key)
     return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
+
+
+def _place(ref: TensorRef) -> object:
+    """Tell where a tensor begins, as something that no other place equals."""
+    storage = ref.storage
+    if storage.held is not None:
+        return id(storage), ref.offset
+    if storage.encoding == "raw":
+        return storage.path, (storage.offset + storage.skip) * 8 + ref.offset * ref.spec.dtype.bits
+    # An encoded storage has its elements nowhere in the file: its own offset tells it from others.
+    return storage.path, storage.encoding, storage.offset, ref.offset
 
 
 def wrapper_prefixes(keys: Iterable[str]) -> tuple[str, ...]:
