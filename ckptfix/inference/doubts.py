@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from ckptfix.inference.company import belong, is_bias, owner_of
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import read_leaders
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.inference.merging import is_channel_first, is_merging
 from ckptfix.inference.names import parent_of, read_name, tail
 from ckptfix.inference.order import count_members
@@ -18,7 +18,7 @@ from ckptfix.inference.torn import Torn
 from ckptfix.inference.wording import name_alike
 from ckptfix.tensors import Manifest, TensorSpec
 
-Doubt = Callable[[Link], Mapping[str, str]]
+Doubt = Callable[[Link], Mapping[str, Open]]
 """Gives the reason to doubt a link, for each of its target keys; nothing where there is none."""
 
 
@@ -35,8 +35,8 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     yield _alone(found)
 
 
-def _of(link: Link, why: str | None) -> Mapping[str, str]:
-    return dict.fromkeys(link.target_keys, why) if why else {}
+def _of(link: Link, why: str | None, *beside: str) -> Mapping[str, Open]:
+    return dict.fromkeys(link.target_keys, Open(why, beside)) if why else {}
 
 
 def _halves(known: set[str], found: Inference, have: Manifest) -> Doubt:
@@ -49,28 +49,32 @@ def _halves(known: set[str], found: Inference, have: Manifest) -> Doubt:
         if key not in known and spec.shape and spec.dtype.kind == "float":
             left.setdefault(owner_of(key), []).append(key)
     names = name_alike(key for keys in left.values() for key in keys)
-    places = {key for key in found.left_targets if is_bias(key)}
+    places = {parent_of(key) for key in found.left_targets if is_bias(key)}
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         for key in link.source_keys:
-            for other in left.get(owner_of(key), ()):
+            beside = left.get(owner_of(key), ())
+            for other in beside:
                 if not belong(key, other) or (is_bias(other) and _has_no_place(link, places)):
                     continue
                 if is_bias(key) and not is_bias(other):
                     shape = list(have[other].shape)
-                    return _of(link, f"the weight that it goes with, '{names[other]}' {shape}, is left over")
-                return _of(link, f"'{names[other]}' of the same module is left over, and may have to be folded in")
+                    return _of(link, f"the weight that it goes with, '{names[other]}' {shape}, is left over", *beside)
+                text = f"'{names[other]}' of the same module is left over, and may have to be folded in"
+                return _of(link, text, *beside)
         return {}
 
     return why
 
 
-def _has_no_place(link: Link, places: Collection[str]) -> bool:
-    """Tell whether the target's module lacks a bias, given the biases without a source, and surely is the right one."""
+def _has_no_place(link: Link, places: Set[str]) -> bool:
+    """Tell whether the target's module is surely the right one, and lacks a bias.
+
+    `places` are the modules that have a bias without a source.
+    """
     named = "names" in link.evidence or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3)
     modules = {owner_of(key) for key in link.target_keys}
-    around = modules | set(map(parent_of, modules))
-    return named and not any(parent_of(place) in around for place in places)
+    return named and places.isdisjoint(modules | set(map(parent_of, modules)))
 
 
 def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
@@ -85,11 +89,17 @@ def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str
         return
     leaders = read_leaders(have, reads).items()
     names = name_alike(norms)
-    folded = {owner_of(leader): names[norm] for place, leader in leaders if (norm := read_name(place).parent) in norms}
+    folded = {owner_of(leader): norm for place, leader in leaders if (norm := read_name(place).parent) in norms}
+    parts: dict[str, list[str]] = {}
+    for key, name in read.items():
+        parts.setdefault(name.parent, []).append(key)
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         norm = next((folded[owner] for key in link.source_keys if (owner := owner_of(reads[key])) in folded), None)
-        return _of(link, norm and f"the batch norm '{norm}', which follows it, is left over: fold it in first")
+        if norm is None:
+            return {}
+        text = f"the batch norm '{names[norm]}', which follows it, is left over: fold it in first"
+        return _of(link, text, *parts[norm])
 
     yield why
 
@@ -116,11 +126,11 @@ def _shifted(found: Inference, have: Manifest, want: Manifest) -> Doubt:
         if any(_is_beside(other, prefix) for other in link.target_keys)
     }
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         prefix = next((path for key in link.source_keys for path in _paths(key) if path in shifted), None)
-        return _of(
-            link, prefix and f"the numbers of '{prefix}' may be shifted: the target has fewer, and others beside"
-        )
+        beside = (key for key in found.left_sources if prefix and key.startswith(prefix))
+        text = prefix and f"the numbers of '{prefix}' may be shifted: the target has fewer, and others beside"
+        return _of(link, text, *beside)
 
     return why
 
@@ -141,9 +151,11 @@ def _torn(found: Inference, have: Manifest) -> Doubt:
     torn = Torn(found.links, have)
     names = name_alike(have)
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         other = torn.find_other(link)
-        return _of(link, other and f"'{names[other]}' fits as well, and the rest of the block comes from there")
+        if other is None:
+            return {}
+        return _of(link, f"'{names[other]}' fits as well, and the rest of the block comes from there", other)
 
     return why
 
@@ -156,7 +168,7 @@ def _alone(found: Inference) -> Doubt:
             if read_name(key).kind == "weight":
                 weights[read_name(key).parent] = {read_name(other).parent for other in guess.candidates}
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         names = read_name(link.source_keys[0]), read_name(link.target_keys[0])
         apart = names[1].kind == "bias" and names[0].parent not in weights.get(names[1].parent, {names[0].parent})
         return _of(link, "the weight of its module is open, and comes from elsewhere" if apart else None)
@@ -171,7 +183,7 @@ def _merged(have: Manifest, want: Manifest) -> Iterator[Doubt]:
         return
     turn = "(c h w) -> (w h c)" if sides[0] else "(w h c) -> (c h w)"
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         merges = any(is_merging(key, have) for key in link.source_keys)
         return _of(link, f"the last axis lies otherwise there: {turn}, with 2 for h and w" if merges else None)
 
@@ -190,10 +202,10 @@ def _rotary(have: Manifest, want: Manifest) -> Iterator[Doubt]:
         else "rows of rotary heads come in two orders, and names and shapes do not tell which"
     )
 
-    def why(link: Link) -> Mapping[str, str]:
+    def why(link: Link) -> Mapping[str, Open]:
         turned = [key for key in link.target_keys if find_role(read_name(key)) in ("q", "k", "qkv")]
         if not turned or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3):  # of one library's names
             return {}
-        return {**_of(link, "fused with a key that is ambiguous"), **dict.fromkeys(turned, reason)}
+        return {**_of(link, "fused with a key that is ambiguous"), **dict.fromkeys(turned, Open(reason))}
 
     yield why

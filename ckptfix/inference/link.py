@@ -93,6 +93,14 @@ class Link:
         ]
 
 
+@dataclass(frozen=True)
+class Open:
+    """Why a target key stays open, and the source keys of which it may be made: no recipe drops these."""
+
+    why: str
+    beside: tuple[str, ...] = ()
+
+
 def name_evidence(kinds: Iterable[Evidence]) -> str:
     """Say which kinds of evidence speak for something: `by names, shapes`; nothing where none does."""
     names = ", ".join(sorted(kinds))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ckptfix.inference.company import owner_of
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.lexicon import concept
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.inference.names import read_name, tail
 from ckptfix.inference.reading import NUMBER, blocks_of, template
 from ckptfix.inference.wording import name_alike
 from ckptfix.tensors import Manifest, Shape, TensorSpec
 
+_Series = tuple[str, Shape, int | None, tuple[str, ...]]
+"""A template and a shape, the place of the number that counts, or None where all do, and the other numbers."""
 _LEAST_SHARE = 0.5
 """Of the target's elements, what must have a source for the rest to be filled."""
 
@@ -32,13 +35,13 @@ class Remaining:
     want: Manifest
     made: frozenset[str]
 
-    def why_open(self, key: str) -> str | None:
+    def find_open(self, key: str) -> Open | None:
         """Say why a target key that is left must not be filled; None where it keeps its initial value."""
         spec = self.want[key]
         if not spec.shape or spec.dtype.kind != "float":
             return None
         reasons = _OF_ANY if self.want.kinds.get(key) == "buffer" else (*_OF_ANY, *_OF_PARAMETERS)
-        return next((why for reason in reasons if (why := reason(self, key, spec))), None)
+        return next((found for reason in reasons if (found := reason(self, key, spec))), None)
 
     @cached_property
     def share(self) -> float:
@@ -46,22 +49,30 @@ class Remaining:
         return sum(self.want[key].numel for key in self.made) / max(self.want.numel, 1)
 
     @cached_property
-    def by_shape(self) -> dict[Shape, str]:
-        """A source key that is left, by its extents in ascending order."""
-        return {tuple(sorted(spec.shape)): key for key, spec in self.found.left_sources.items() if spec.shape}
+    def by_shape(self) -> dict[Shape, list[str]]:
+        """The source keys that are left, by their extents in ascending order."""
+        shapes: dict[Shape, list[str]] = {}
+        for key, spec in self.found.left_sources.items():
+            shapes.setdefault(tuple(sorted(spec.shape)), []).append(key)
+        return shapes
 
     @cached_property
     def by_name(self) -> dict[tuple[str, ...], str]:
         """A source key that is left, by the last segments of its name."""
         return {tuple(tail(key, 3)): key for key in self.found.left_sources}
 
+    def namesakes(self, key: str) -> tuple[str, ...]:
+        """Give the source key that is left and has the name of a target key, if there is one."""
+        other = key if key in self.found.left_sources else self.by_name.get(tuple(tail(key, 3)))
+        return (other,) if other else ()
+
     def misfit(self, key: str) -> str | None:
         """Say which source key that is left has the name of a target key, and which shapes they have."""
-        left = self.found.left_sources
-        other = key if key in left else self.by_name.get(tuple(tail(key, 3)))
-        if other is None:
+        namesakes = self.namesakes(key)
+        if not namesakes:
             return None
-        have, want = list(left[other].shape), list(self.want[key].shape)
+        [other] = namesakes
+        have, want = list(self.found.left_sources[other].shape), list(self.want[key].shape)
         return f"'{self.names[other]}' has the shape {have}, the target's is {want}"
 
     @cached_property
@@ -70,13 +81,18 @@ class Remaining:
         return name_alike((*self.found.left_sources, *self.want))
 
     @cached_property
-    def series(self) -> dict[tuple[str, Shape], list[str]]:
-        """The target keys that have a source, those of one shape together that differ by numbers only."""
-        series: dict[tuple[str, Shape], list[str]] = {}
+    def series(self) -> dict[_Series, str]:
+        """The last target key that has a source, of those that have one shape and differ by numbers, or by one."""
+        series: dict[_Series, str] = {}
         for key, spec in self.want.items():
             if key in self.made:
-                series.setdefault((template(key), spec.shape), []).append(key)
+                series |= dict.fromkeys(_series(key, spec), key)
         return series
+
+    @cached_property
+    def main_misfit(self) -> str | None:
+        """The first of what `misfit` says."""
+        return next((misfit for key in self.found.left_targets if (misfit := self.misfit(key))), None)
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -101,6 +117,11 @@ class Remaining:
             None,
         )
 
+    def left_like(self, key: str) -> tuple[str, ...]:
+        """List what is left of a module of the source, and of those that differ from it by numbers only."""
+        module = template(owner_of(key))
+        return tuple(other for other in self.found.left_sources if template(owner_of(other)) == module)
+
     @cached_property
     def outputs(self) -> frozenset[str]:
         """The parameters of the last layers, which tell the classes apart: they are new where the classes are."""
@@ -112,26 +133,33 @@ def is_output(key: str) -> bool:
     return bool({"classifier", "decoder", "out"} & {concept(word) for word in read_name(key).words})
 
 
-def _of_its_shape(known: Remaining, key: str, spec: TensorSpec) -> str | None:
-    other = known.by_shape.get(tuple(sorted(spec.shape)))
-    return other and f"'{other}' has its shape, and nothing else in common"
+def _of_its_shape(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
+    others = known.by_shape.get(tuple(sorted(spec.shape)))
+    return Open(f"'{others[-1]}' has its shape, and nothing else in common", tuple(others)) if others else None
 
 
-def _further(known: Remaining, key: str, spec: TensorSpec) -> str | None:
-    """Name the block to copy: the last of those that have most numbers in common with the key."""
-    alike = known.series.get((template(key), spec.shape))
-    if not alike:
+def _further(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
+    """Name the block to copy, of which one number differs if there is such a block."""
+    alike = next((known.series[series] for series in _series(key, spec) if series in known.series), None)
+    if alike is None:
         return None
+    pairs = zip(blocks_of(alike), NUMBER.findall(alike), NUMBER.findall(key), strict=True)
+    [*_, block] = (block for block, one, other in pairs if one != other)
+    return Open(f"of a further block, which the checkpoint lacks: fill it, or copy it from '{block}'")
+
+
+def _series(key: str, spec: TensorSpec) -> Iterator[_Series]:
+    """Give the series that a key may go on: by each of its numbers, the outermost first, then by all."""
     numbers = NUMBER.findall(key)
-    shared = [[one == other for one, other in zip(numbers, NUMBER.findall(like), strict=True)] for like in alike]
-    place = max(range(len(alike)), key=lambda at: (sum(shared[at]), at))
-    [*_, last] = (block for block, same in zip(blocks_of(alike[place]), shared[place], strict=True) if not same)
-    return f"of a further block, which the checkpoint lacks: fill it, or copy it from '{last}'"
+    for place in range(len(numbers)):
+        yield template(key), spec.shape, place, (*numbers[:place], *numbers[place + 1 :])
+    yield template(key), spec.shape, None, ()
 
 
-def _other_half(known: Remaining, key: str, spec: TensorSpec) -> str | None:
+def _other_half(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     half = known.halves.get(_half(key))
-    return half and f"it works together with '{known.names[half]}', which has a source: unfold both from it"
+    why = f"it works together with '{known.names[half]}', which has a source: unfold both from it" if half else ""
+    return Open(why) if why else None
 
 
 def _half(key: str) -> str:
@@ -139,35 +167,39 @@ def _half(key: str) -> str:
     return re.sub(r"(weight_|original)\w+$", r"\1", key)
 
 
-def _beside(known: Remaining, key: str, spec: TensorSpec) -> str | None:
+def _beside(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     other = known.found.beside.get(key)
     if other is None:
         return None
-    return f"of its block '{known.names.get(other, other)}' is left over, whose shape does not fit"
+    why = f"of its block '{known.names.get(other, other)}' is left over, whose shape does not fit"
+    return Open(why, known.left_like(other))
 
 
-def _remnant(known: Remaining, key: str, spec: TensorSpec) -> str | None:
+def _remnant(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     if known.remnant is None or known.counts[template(key)] < 2:
         return None
-    return f"every block has it, and of the blocks of the source '{known.remnant}' is left over"
+    why = f"every block has it, and of the blocks of the source '{known.remnant}' is left over"
+    return Open(why, known.left_like(known.remnant))
 
 
-def _mostly_new(known: Remaining, key: str, spec: TensorSpec) -> str | None:
+def _mostly_new(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     """Ask for the target, rather than for each of its tensors, where one of another width was given."""
     if known.share >= _LEAST_SHARE:
         return None
-    misfit = next((f" ({misfit})" for other in known.found.left_targets if (misfit := known.misfit(other))), "")
-    return f"only {known.share:.0%} of the target has a source{misfit}: is it the right one?"
+    misfit = f" ({known.main_misfit})" if known.main_misfit else ""
+    why = f"only {known.share:.0%} of the target has a source{misfit}: is it the right one?"
+    return Open(why, known.namesakes(key))
 
 
-def _namesake(known: Remaining, key: str, spec: TensorSpec) -> str | None:
+def _namesake(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     misfit = known.misfit(key)
     if misfit is None or key in known.outputs or is_output(key):
         return None
-    return f"{misfit}; no resize is known: write the rule by hand instead of the `drop`, or `fill` it"
+    why = f"{misfit}; no resize is known: write the rule by hand, or `fill` it"
+    return Open(why, known.namesakes(key))
 
 
-Reason = Callable[[Remaining, str, TensorSpec], str | None]
+Reason = Callable[[Remaining, str, TensorSpec], Open | None]
 """Says why a target key stays open, None where this speaks for nothing."""
 
 _OF_ANY: tuple[Reason, ...] = (_of_its_shape, _further)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from ckptfix.formats import Checkpoint
 from ckptfix.inference.branches import Branches, are_apart, find_branches, find_single
+from ckptfix.inference.company import owner_of
 from ckptfix.inference.copies import keep_one
 from ckptfix.inference.doubts import Doubt, find_doubts
 from ckptfix.inference.infer import Inference, infer
 from ckptfix.inference.left_out import find_parts
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.inference.losses import find_losses
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.remaining import Remaining, is_output
@@ -22,11 +23,12 @@ from ckptfix.tensors import Manifest
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """A target key for which several sources, or several layouts, would do."""
+    """A target key for which several sources, or several layouts, would do; `beside` are others that `why` is about."""
 
     target: str
     candidates: tuple[str, ...]
     why: str
+    beside: tuple[str, ...] = ()
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Answer:
     copied: dict[str, str] = field(default_factory=dict)
     filled: list[str] = field(default_factory=list)
     ambiguous: list[Ambiguity] = field(default_factory=list)
-    unresolved: dict[str, str] = field(default_factory=dict)
+    unresolved: dict[str, Open] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -57,17 +59,20 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint 
         found = tell_norms(found, source, single.kept, want)
     used = {key for link in found.links for key in link.source_keys}
     answer = Answer(found.links, notes=[note for note, keys in single.notes.items() if used & keys])
+    copies = tuple(key for key in have if key not in single.kept)
     for why, keys in single.doubts.items():
-        _doubt(answer, _about(keys, why))
+        _doubt(answer, _about(keys, Open(why, copies)))
     for why_of in find_doubts(found, single.kept, want):
         _doubt(answer, why_of)
     branches = find_branches(want)
     for equal in list(find_single(branches, answer.links)):
         _leave_open(answer, found, equal)
+    modules = _left_by_module(found)
     for guess in found.guesses:
+        beside = dict.fromkeys(key for other in guess.candidates for key in modules.get(owner_of(other), ()))
         for key in guess.link.target_keys:
             if key in found.left_targets:
-                answer.ambiguous.append(Ambiguity(key, guess.candidates, guess.why))
+                answer.ambiguous.append(Ambiguity(key, guess.candidates, guess.why, tuple(beside)))
                 del found.left_targets[key]
     _repeat(answer, found, want, branches)
     _fill(answer, found, want)
@@ -81,23 +86,33 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint 
     return answer
 
 
+def _left_by_module(found: Inference) -> dict[str, list[str]]:
+    """List the source keys that are no candidates either, such as adapters, by the module that they work for."""
+    guessed = {key for guess in found.guesses for key in guess.candidates}
+    modules: dict[str, list[str]] = {}
+    for key, spec in found.left_sources.items():
+        if key not in guessed and spec.shape and spec.dtype.kind == "float":
+            modules.setdefault(owner_of(key), []).append(key)
+    return modules
+
+
 def _leave_open(answer: Answer, found: Inference, branches: Branches) -> None:
     """Leave all of equal branches open: those that have no source, and the one that took it."""
     one = f"the target has {len(branches)} of these, as {', '.join(map(repr, branches))}, and the checkpoint one"
     keys = frozenset().union(*branches.values())
-    _doubt(answer, _about(keys, f"{one}: copy it, or fill the others"))
+    _doubt(answer, _about(keys, Open(f"{one}: copy it, or fill the others")))
     guessed = {key for guess in found.guesses for key in guess.link.target_keys}
     for key in [key for key in found.left_targets if key in keys - guessed]:
-        answer.unresolved[key] = one
+        answer.unresolved[key] = Open(one)
         del found.left_targets[key]
 
 
-def _about(keys: frozenset[str], why: str) -> Doubt:
+def _about(keys: frozenset[str], reason: Open) -> Doubt:
     """Doubt the links from or to some keys."""
 
-    def why_of(link: Link) -> dict[str, str]:
+    def why_of(link: Link) -> dict[str, Open]:
         is_about = not keys.isdisjoint(link.source_keys + link.target_keys)
-        return dict.fromkeys(link.target_keys, why) if is_about else {}
+        return dict.fromkeys(link.target_keys, reason) if is_about else {}
 
     return why_of
 
@@ -107,7 +122,9 @@ def _doubt(answer: Answer, why_of: Doubt) -> None:
     kept: list[Link] = []
     for link in answer.links:
         if reasons := why_of(link):
-            answer.ambiguous += [Ambiguity(key, link.source_keys, why) for key, why in reasons.items()]
+            answer.ambiguous += [
+                Ambiguity(key, link.source_keys, reason.why, reason.beside) for key, reason in reasons.items()
+            ]
         else:
             kept.append(link)
     answer.links = kept
@@ -143,7 +160,7 @@ def _fill(answer: Answer, found: Inference, want: Manifest) -> None:
     made |= {doubt.target for doubt in answer.ambiguous}
     remaining = Remaining(found, answer.links, want, frozenset(made))
     for key in found.left_targets:
-        if why := remaining.why_open(key):
-            answer.unresolved[key] = why
+        if reason := remaining.find_open(key):
+            answer.unresolved[key] = reason
         else:
             answer.filled.append(key)

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from ckptfix.errors import Unresolved
 from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.inference.generalise import generalise, write_rules
-from ckptfix.inference.link import Evidence, Link
+from ckptfix.inference.link import Evidence, Link, Open
 from ckptfix.inference.match import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
 from ckptfix.inference.summary import Group, group_open
@@ -35,15 +35,16 @@ class ResolvedDocument(TypedDict):
 
 
 class AmbiguousDocument(TypedDict):
-    """One entry of `ambiguous`."""
+    """One entry of `ambiguous`: `beside` are source keys besides the candidates that the reason is about."""
 
     target: str
     candidates: list[str]
     why: str
+    beside: list[str]
 
 
 class UnresolvedDocument(TypedDict):
-    """One entry of `unresolved`: `beside` are the source keys that the reason names."""
+    """One entry of `unresolved`: `beside` are the source keys that the reason is about."""
 
     target: str
     why: str
@@ -119,7 +120,7 @@ class Suggestion:
     resolved: Mapping[str, Resolved]
     filled: tuple[str, ...]
     ambiguous: tuple[Ambiguity, ...]
-    unresolved: Mapping[str, str]
+    unresolved: Mapping[str, Open]
     unused: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -138,7 +139,7 @@ class Suggestion:
         if self.is_complete:
             return
         first = self.ambiguous[0].target if self.ambiguous else next(iter(self.unresolved))
-        why = self.ambiguous[0].why if self.ambiguous else self.unresolved[first]
+        why = self.ambiguous[0].why if self.ambiguous else self.unresolved[first].why
         counts = f"{len(self.ambiguous)} ambiguous and {len(self.unresolved)} unresolved keys"
         parity = ", or --parity where the source's architecture can be built" if self.ambiguous else ""
         raise Unresolved(
@@ -155,10 +156,18 @@ class Suggestion:
             "resolved": [resolved.to_json(key) for key, resolved in self.resolved.items()],
             "filled": list(self.filled),
             "ambiguous": [
-                {"target": doubt.target, "candidates": list(doubt.candidates), "why": doubt.why}
+                {
+                    "target": doubt.target,
+                    "candidates": list(doubt.candidates),
+                    "why": doubt.why,
+                    "beside": list(doubt.beside),
+                }
                 for doubt in self.ambiguous
             ],
-            "unresolved": [{"target": key, "why": why, "beside": []} for key, why in self.unresolved.items()],
+            "unresolved": [
+                {"target": key, "why": reason.why, "beside": list(reason.beside)}
+                for key, reason in self.unresolved.items()
+            ],
             "unused": list(self.unused),
             "notes": list(self.notes),
         }
@@ -239,10 +248,14 @@ def _resolve(answer: Answer, want: Manifest, numbers: Mapping[str, float]) -> di
 
 
 def _list_dropped(answer: Answer, have: Manifest, prefix: str, numbers: Iterable[str]) -> list[str]:
-    """List the source keys of no use. A candidate stays, for the user to decide, unless a made key has its name."""
+    """List the source keys of no use.
+
+    What something open may be made of stays, for the user to decide, unless a made key has its name.
+    """
     used = {key for link in answer.links for key in link.source_keys}
     made = {key for link in answer.links for key in link.target_keys} | {*answer.copied, *answer.filled, *numbers}
-    open_keys = {key for doubt in answer.ambiguous for key in doubt.candidates}
+    open_keys = {key for doubt in answer.ambiguous for key in (*doubt.candidates, *doubt.beside)}
+    open_keys |= {key for reason in answer.unresolved.values() for key in reason.beside}
     kept = {key for key in open_keys if key.removeprefix(prefix) not in made}
     return [key for key in have if key not in used and key not in kept]
 

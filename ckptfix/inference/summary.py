@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptfix.inference.link import Open
 from ckptfix.inference.reading import NUMBER, template
 from ckptfix.inference.settle import Ambiguity
 
@@ -44,10 +45,10 @@ class Group:
         return sum(row.count for row in self.rows)
 
 
-def group_open(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, str]) -> tuple[Group, ...]:
+def group_open(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, Open]) -> tuple[Group, ...]:
     """Group what is open by its reason; reasons that differ only in the numbers of keys that they name are one."""
     found = [(f"ambiguous, {doubt.why}", doubt.target, doubt.candidates) for doubt in ambiguous]
-    found += [(f"unresolved, {why}", key, ()) for key, why in unresolved.items()]
+    found += [(f"unresolved, {reason.why}", key, ()) for key, reason in unresolved.items()]
     groups: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {}
     for item in found:
         groups.setdefault(_QUOTED.sub(lambda quoted: template(quoted[0]), item[0]), []).append(item)
@@ -66,7 +67,7 @@ def _rows(keys: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[Row]:
             yield from (Row(key, 1, candidates) for key, candidates in members)
         else:
             sources = zip(*(candidates for _, candidates in members), strict=True)
-            yield Row(starred([key for key, _ in members]), len(members), tuple(map(starred, sources)))
+            yield Row(starred([key for key, _ in members]), len(members), tuple(dict.fromkeys(map(starred, sources))))
 
 
 def starred(texts: Sequence[str]) -> str:

@@ -96,8 +96,8 @@ def test_what_is_unresolved_is_listed_with_the_reason(capsys: pytest.CaptureFixt
     assert call("suggest", "odd.pth", "want.json") == 1
     shown = capsys.readouterr()
     shapes = "'merge.deep.weight' has the shape [6, 7], the target's is [9, 11]"
-    reason = f"{shapes}; no resize is known: write the rule by hand instead of the `drop`, or `fill` it"
-    assert shown.err == f"unresolved, {reason}: merge.deep.weight (1)\n3 rules; 51 resolved, 1 unresolved\n"
+    reason = f"{shapes}; no resize is known: write the rule by hand, or `fill` it"
+    assert shown.err == f"unresolved, {reason}: merge.deep.weight (1)\n2 rules; 51 resolved, 1 unresolved\n"
     assert f"# unresolved, {reason}" in shown.out
     assert shown.out.endswith(":\n#   merge.deep.weight\n")
 
@@ -135,7 +135,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "why": "by names, order, shapes",
     }
     for doubt in document["ambiguous"]:
-        assert set(doubt) == {"target", "candidates", "why"} and doubt["why"] == ROTARY
+        assert set(doubt) == {"target", "candidates", "why", "beside"} and doubt["why"] == ROTARY
         assert all(candidate in llama() for candidate in doubt["candidates"])
     assert call("suggest", "fused.pth", "split.json", "--json") == 0
     whole = json.loads(capsys.readouterr().out)

@@ -36,7 +36,7 @@ def repeat(folder: Path, source: Path, example: Path, found: ExampleResult) -> l
 def check(folder: Path, source: State, example: State) -> ExampleResult:
     """Learn, and hold what was learned to every bit of the example."""
     found = learn(folder, source, example)
-    assert found.unexplained == ()
+    assert not found.unexplained
     assert repeat(folder, folder / "source.safetensors", folder / "example.safetensors", found) == []
     return found
 

@@ -189,8 +189,8 @@ def test_a_further_layer_is_not_filled() -> None:
 
     found = answer(stack(4), stack(5))
     assert not found.filled
-    assert found.unresolved["net.4.weight"].startswith("of a further block")
-    assert found.unresolved["net.4.weight"].endswith("copy it from 'net.3'")
+    assert found.unresolved["net.4.weight"].why.startswith("of a further block")
+    assert found.unresolved["net.4.weight"].why.endswith("copy it from 'net.3'")
     recurrent = [nn.ModuleDict({"rnn": nn.LSTM(8, 8, layers)}) for layers in (3, 4)]
     found = answer(*recurrent)
     assert not found.filled

@@ -81,7 +81,7 @@ def test_a_recipe_learned_from_one_size_converts_another(tmp_path: Path) -> None
     source, example = write(small, tmp_path / "s.safetensors"), write(convert(small), tmp_path / "e.safetensors")
     have, want = ckptfix.open(source), ckptfix.open(example)
     found = find_links(have, want)
-    assert (found.unexplained, found.unused) == ((), ())
+    assert (found.unexplained, found.unused) == ({}, ())
     written = generalise(
         found.links, have.manifest, want.manifest, filled=(), copied={}, dropped=(), source={}, description="learned"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ckptfix.inference.link import Open
 from ckptfix.inference.settle import Ambiguity
 from ckptfix.inference.suggestion import suggest_recipe
 from ckptfix.inference.summary import Group, Row, group_open, starred
@@ -40,14 +41,15 @@ def test_two_keys_are_named() -> None:
 
 
 def test_reasons_that_name_the_block_are_one() -> None:
-    left = {f"h.{i}.attn.weight": f"of its block 'layers.{i}.qkv' is left over, 3 of 4 fit" for i in range(3, 6)}
+    left = {f"h.{i}.attn.weight": Open(f"of its block 'layers.{i}.qkv' is left over, 3 of 4 fit") for i in range(3, 6)}
     [group] = group_open([], left)
     assert group.reason == "unresolved, of its block 'layers.*.qkv' is left over, 3 of 4 fit"
     assert group.rows == (Row("h.*.attn.weight", 3),)
 
 
 def test_reasons_with_other_numbers_stay_apart() -> None:
-    groups = group_open([], {"0.weight": "'a.0' has the shape [2, 3]", "1.weight": "'a.1' has the shape [3, 3]"})
+    shapes = {f"{i}.weight": Open(f"'a.{i}' has the shape [{i + 2}, 3]") for i in range(2)}
+    groups = group_open([], shapes)
     assert [group.reason for group in groups] == [
         "unresolved, 'a.0' has the shape [2, 3]",
         "unresolved, 'a.1' has the shape [3, 3]",

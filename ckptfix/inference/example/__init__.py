@@ -23,9 +23,11 @@ from ckptfix.inference.example.search import (
     proven,
 )
 from ckptfix.inference.example.twins import Names
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 
 __all__ = ["ExampleResult", "Taken", "find_links"]
+
+_NOTHING = "its values come from no tensor of the source"
 
 
 def find_links(source: Checkpoint, example: Checkpoint) -> ExampleResult:
@@ -60,7 +62,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
     paired: list[str] = field(default_factory=list)
     """Targets whose values others have as well, so that names chose the source."""
-    hints: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, Open] = field(default_factory=dict)
     """What is known of targets, for those that nothing else explains."""
     free: set[str] = field(init=False)
     _done: set[str] = field(default_factory=set)
@@ -110,16 +112,15 @@ class _Found:
         }
         dtypes = sorted(set(casts.values()))
         noted = [f"{sum(to is dtype for to in casts.values())} tensors were cast to {dtype}" for dtype in dtypes]
-        hints = [f"'{key}' {self.hints[key]}" for key in self.left() if key in self.hints]
         if self.paired:
             paired = sorted(self.paired, key=place.__getitem__)
             shown = ", ".join(paired[:3]) + (", ..." if len(paired) > 3 else "")
-            hints.append(f"{len(paired)} targets hold what others do too, and were paired by name: {shown}")
+            noted.append(f"{len(paired)} targets hold what others do too, and were paired by name: {shown}")
         return ExampleResult(
             links=tuple(links),
-            unexplained=tuple(self.left()),
+            unexplained={key: self.hints.get(key, Open(_NOTHING)) for key in self.left()},
             unused=tuple(key for key in have if key in self.free),
-            notes=(*self.notes, *hints, *noted),
+            notes=(*self.notes, *noted),
             fills=self.fills,
             copies=self.copies,
             taken=tuple(self.taken),
@@ -137,7 +138,8 @@ def _link_alike(found: _Found) -> None:
             if link is not None:
                 found.add(proven(found.sides, link))
             else:
-                found.hints[keys[0]] = f"holds the numbers of '{candidates[0]}' in no order that a layout says"
+                why = f"it holds the numbers of '{candidates[0]}' in no order that a layout says"
+                found.hints[keys[0]] = Open(why, (candidates[0],))
 
 
 def _link_parts(found: _Found) -> None:
@@ -157,7 +159,8 @@ def _link_parts(found: _Found) -> None:
             for target, other in copies.items():
                 found.copy(target, other)
         else:
-            found.hints |= {piece.key: f"is a part of '{source}', whose rest goes elsewhere" for piece in pieces}
+            why = f"it is a part of '{source}', whose rest goes elsewhere"
+            found.hints |= {piece.key: Open(why, (source,)) for piece in pieces}
 
 
 def _names(found: _Found) -> Names:
@@ -232,7 +235,8 @@ def _look_for_growth(found: _Found) -> None:
     """Say where a source lies in a target: the other rows may be the architecture's own."""
     for target in found.left():
         for piece in pieces_inside(found.sides, target, found.free):
-            found.hints[target] = f"holds all of '{piece.key}'; pad with fill: target keeps the rows that are new"
+            why = f"it holds all of '{piece.key}'; pad with fill: target keeps the rows that are new"
+            found.hints[target] = Open(why, (piece.key,))
 
 
 def _same(sides: Sides, key: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from ckptfix.formats import Checkpoint
 from ckptfix.inference.example import find_links
 from ckptfix.inference.example.result import ExampleResult, Taken
 from ckptfix.inference.generalise.selection import patterns_of
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.inference.settle import Answer
 from ckptfix.inference.suggestion import Suggestion, write_suggestion
 from ckptfix.tensors import DType, Manifest
@@ -61,10 +61,10 @@ def _account(found: ExampleResult, example: Manifest, want: Manifest) -> Answer:
     shown = ", ".join(extra[:3]) + (", ..." if len(extra) > 3 else "")
     count = f"{len(extra)} key{'s' * (len(extra) > 1)}"
     lacking = [f"the target lacks {count} that the example has: {shown}"] if extra else []
-    unresolved = dict.fromkeys(found.unexplained, "its values come from no tensor of the source")
-    unresolved |= {key: "the example lacks it" for key in want if key not in example}
+    unresolved = dict(found.unexplained)
+    unresolved |= {key: Open("the example lacks it") for key in want if key not in example}
     unresolved |= {
-        key: f"the example has the shape {list(spec.shape)}, the target {list(want[key].shape)}"
+        key: Open(f"the example has the shape {list(spec.shape)}, the target {list(want[key].shape)}")
         for key, spec in example.items()
         if key in want and want[key].shape != spec.shape
     }

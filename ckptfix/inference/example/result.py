@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.tensors import DType
 
 
@@ -30,7 +30,7 @@ class ExampleResult:
     """
 
     links: tuple[Link, ...] = ()
-    unexplained: tuple[str, ...] = ()
+    unexplained: Mapping[str, Open] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     fills: Mapping[str, float] = field(default_factory=dict)
