@@ -6,14 +6,28 @@ tensor, runs anything that the file holds, or imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from ckptfix.errors import CkptfixError, InvalidCall, TruncatedFile, UnknownFormat, UnsupportedOutput
-from ckptfix.formats.base import Contents, File, Format, Opaque, Pairs, Reader, Storage, TensorRef
+from ckptfix.formats.base import (
+    Contents,
+    File,
+    Format,
+    Opaque,
+    Pairs,
+    Reader,
+    ShardedFormat,
+    Storage,
+    TensorRef,
+    is_folder,
+)
+from ckptfix.formats.folder import find_in_folder
 from ckptfix.formats.select import WHOLE, Candidate, Checkpoint, select_state_dict, wrapper_prefixes
 
 __all__ = [
@@ -51,23 +65,36 @@ def list_formats() -> tuple[Format, ...]:
 
 
 def open_contents(path: str | Path) -> Contents:
-    """Read the headers of a checkpoint.
+    """Read the headers of a checkpoint: a file, an index with its shards, or a folder that holds either.
 
     Raises SourceNotFound or ReadFailed where the file cannot be read, UnknownFormat where it is no checkpoint, and
     TruncatedFile, MalformedFile or LimitExceeded where it is a broken or hostile one.
     """
-    path = Path(path)
-    with File(path) as file:
-        head = file.read(0, min(_HEAD, file.size))
+    path = file = Path(path)
+    notes: tuple[str, ...] = ()
     try:
-        for known in list_formats():
-            if known.recognises(head, path):
-                return known.open(path)
-        raise _unknown(head, path)
+        if is_folder(path):
+            file, notes = find_in_folder(path)
+        found = _open_file(file, list_formats())
     except CkptfixError as error:
         # A format knows what is wrong; where it is is known here.
-        error.where = error.where or str(path)
+        error.where = error.where or str(file)
         raise
+    return dataclasses.replace(found, path=path, notes=(*notes, *found.notes))
+
+
+def _open_file(path: Path, formats: Sequence[Format]) -> Contents:
+    with File(path) as file:
+        head = file.read(0, min(_HEAD, file.size))
+    for known in formats:
+        if known.recognises(head, path):
+            return known.open_shards(path, _open_shard) if isinstance(known, ShardedFormat) else known.open(path)
+    raise _unknown(head, path)
+
+
+def _open_shard(path: Path) -> Contents:
+    """Open a file that another names: it cannot name others in turn."""
+    return _open_file(path, [known for known in list_formats() if not isinstance(known, ShardedFormat)])
 
 
 def open_checkpoint(spec: str | Path, *, select: str | None = None) -> Checkpoint:
@@ -129,8 +156,6 @@ def _unknown(head: bytes, path: Path) -> CkptfixError:
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             return UnknownFormat(f"is {kind}, not a checkpoint that ckptfix reads")
-    if path.name.endswith(".index.json"):
-        return UnknownFormat("is the index of a sharded checkpoint, which ckptfix does not read", hint="name one shard")
     if _is_text(head):
         return UnknownFormat("is a text file, not a checkpoint")
     names = ", ".join(sorted(known.name for known in list_formats()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnsupportedOutput
 from ckptfix.formats.base import (
@@ -21,6 +22,8 @@ from ckptfix.formats.base import (
     TensorRef,
     check_shape,
     contiguous_stride,
+    is_unicode,
+    read_json_object,
 )
 from ckptfix.tensors import DType, TensorSpec
 
@@ -67,16 +70,17 @@ class Safetensors(Format):
         for key, spec in tensors.items():
             if str(spec.dtype) not in _DTYPES:
                 raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which safetensors lacks", hint="write .pth, or cast")
-            if key == "__metadata__" or not _is_unicode(key):
+            if key == "__metadata__" or not is_unicode(key):
                 raise UnsupportedOutput(f"safetensors cannot have the key {key!r}", hint="rename it")
         for name, text in metadata.items():
-            if not (_is_unicode(name) and _is_unicode(text)):
+            if not (is_unicode(name) and is_unicode(text)):
                 raise UnsupportedOutput(f"safetensors cannot have the metadata {name!r}: it is not Unicode")
         return _Layout(tensors, metadata, receipt)
 
 
 class _Layout(FileLayout):
     checksums = False
+    marks = MappingProxyType({"format": "pt"})
 
     def __init__(self, tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str], receipt: str) -> None:
         self._metadata = metadata
@@ -101,7 +105,7 @@ class _Layout(FileLayout):
         self.nbytes = start + position
 
     def _header(self, receipt: str) -> bytes:
-        metadata = {"format": "pt", **self._metadata, "ckptfix": receipt}
+        metadata = {**self.marks, **self._metadata, "ckptfix": receipt}
         text = json.dumps({"__metadata__": metadata, **self._entries}, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text
@@ -155,47 +159,23 @@ _DTYPES = {str(dtype): dtype for dtype in DType if dtype is not DType.C128}
 
 
 def _parse(raw: bytes) -> dict[str, object]:
-    """Read the JSON object, refusing what JSON readers disagree on."""
+    """Read the JSON object, which must begin at once and end in nothing but spaces."""
     if not raw.startswith(b"{"):
         raise MalformedFile("the header does not begin with '{'")
-    try:
-        text = raw.rstrip(b" ").decode("utf-8")
-        header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise MalformedFile(f"the header is not JSON: {error}") from error
-    if text[-1] != "}":
+    text = raw.rstrip(b" ")
+    header = read_json_object(text, "the header")
+    if not text.endswith(b"}"):
         raise MalformedFile("the header is padded with something other than spaces")
-    assert isinstance(header, dict)  # it begins with a brace
     return header
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries: dict[str, object] = {}
-    for key, value in pairs:
-        if key in entries:
-            raise MalformedFile(f"the header has the key {key!r} twice")
-        if not _is_unicode(key):
-            raise MalformedFile(f"the header has a key that is not Unicode: {key!r}")
-        entries[key] = value
-    return entries
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_metadata(metadata: object) -> Mapping[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedFile("__metadata__ must map text to text")
     for key, text in metadata.items():
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise MalformedFile(f"the metadata {key!r} is not Unicode")
     return metadata
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be written as UTF-8; JSON can spell surrogates that cannot."""
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check_tiling(spans: Mapping[str, _Span], available: int) -> None:

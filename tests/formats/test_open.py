@@ -92,6 +92,7 @@ def test_fixtures_can_be_made_again(tmp_path: Path) -> None:
 def test_every_format_is_found_once() -> None:
     assert sorted(known.name for known in list_formats()) == [
         "safetensors",
+        "sharded checkpoint",
         "torch legacy",
         "torch tar",
         "torch zip",
@@ -143,7 +144,7 @@ def test_refuses_what_is_no_regular_file_without_blocking(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     start = time.perf_counter()
-    for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero"), tmp_path / "loop"):
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path / "loop"):
         with pytest.raises(ReadFailed) as caught:
             open_contents(path)
         assert caught.value.exit_code == 4

@@ -74,6 +74,8 @@ def command(
             echo_lines(text.show_security(opaque))
         return
     checkpoint = open_checkpoint(source)
+    for note in checkpoint.notes:
+        show_note(f"{checkpoint.path.name}: {note}")
     keys = _keys(checkpoint.manifest, glob)
     if shapes:
         _write_lockfile(checkpoint.manifest, output)
@@ -119,6 +121,7 @@ def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
         "tied": [list(group) for group in checkpoint.aliases],
         "wrappers": list(wrapper_prefixes(checkpoint.tensors)),
         "metadata": dict(checkpoint.metadata),
+        "notes": list(checkpoint.notes),
         "opaque": _opaque(checkpoint.opaque),
     }
 

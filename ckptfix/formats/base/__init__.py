@@ -4,8 +4,10 @@ A format module defines one subclass of `Format`. It reads headers only: nothing
 tensor is loaded, and torch is not imported. `Reader` is the one place where tensor bytes are read.
 """
 
-from ckptfix.formats.base.file import CHUNK, File, access_error, inflate, narrow
-from ckptfix.formats.base.format import Contents, Format
+from ckptfix.formats.base.beside import file_beside, lacking
+from ckptfix.formats.base.file import CHUNK, File, access_error, inflate, is_folder, narrow
+from ckptfix.formats.base.format import Contents, Format, ShardedFormat
+from ckptfix.formats.base.json_object import is_unicode, read_json_object
 from ckptfix.formats.base.output import FileLayout, Frame, Slot
 from ckptfix.formats.base.reader import Reader
 from ckptfix.formats.base.values import (
@@ -33,12 +35,18 @@ __all__ = [
     "Opaque",
     "Pairs",
     "Reader",
+    "ShardedFormat",
     "Slot",
     "Storage",
     "TensorRef",
     "access_error",
     "check_shape",
     "contiguous_stride",
+    "file_beside",
     "inflate",
+    "is_folder",
+    "is_unicode",
+    "lacking",
     "narrow",
+    "read_json_object",
 ]

@@ -83,6 +83,14 @@ class File:
         self.close()
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder's. Where the system does not say it is none: opening it tells why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def access_error(path: Path, error: OSError) -> AccessFailed:
     """Translate a failed system call on a source."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):

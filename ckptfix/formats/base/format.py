@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from ckptfix.errors import UnsupportedOutput
+from ckptfix.errors import UnknownFormat, UnsupportedOutput
 from ckptfix.formats.base.output import FileLayout, Frame
 from ckptfix.formats.base.values import Node, Opaque
 from ckptfix.tensors import TensorSpec
@@ -23,6 +23,8 @@ class Contents:
     root: Node
     metadata: Mapping[str, str] = field(default_factory=dict)
     opaque: tuple[tuple[str, Opaque], ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the file was read: nothing that keeps it from being read."""
 
 
 class Format(ABC):
@@ -68,3 +70,18 @@ class Format(ABC):
     ) -> FileLayout:
         """Do the same for a file in which the tensors lie inside one another's containers, as the frame says."""
         raise UnsupportedOutput(f"{self.name} files hold one flat state dict and nothing beside it", hint="write .pth")
+
+
+class ShardedFormat(Format):
+    """A file that only names others, each of a format of its own, which hold the tensors."""
+
+    def open(self, path: Path) -> Contents:
+        """Refuse: the other files are needed."""
+        raise UnknownFormat(f"is a {self.name}, which is read with the files that it names")
+
+    @abstractmethod
+    def open_shards(self, path: Path, open_file: Callable[[Path], Contents]) -> Contents:
+        """Read the file and the headers of those it names. `open_file` opens one of these.
+
+        Raises what `open` raises, TruncatedFile where a file is missing.
+        """

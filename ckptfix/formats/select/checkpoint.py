@@ -28,7 +28,8 @@ class Checkpoint:
 
     `select` is its path in the file ('' for the root, '.' for the whole file flattened). `ignored` are the keys of
     the selected state dict that hold no tensor, `optimizers` the paths of optimizer states, `aliases` the groups of
-    keys that are the same view of the same bytes, `candidates` all state dicts of the file.
+    keys that are the same view of the same bytes, `candidates` all state dicts of the file, `notes` what should be
+    said of how it was read.
     """
 
     path: Path
@@ -42,6 +43,12 @@ class Checkpoint:
     ignored: tuple[str, ...]
     optimizers: tuple[str, ...]
     aliases: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files that the tensors lie in."""
+        return frozenset(ref.storage.path for ref in self.tensors.values() if ref.storage.held is None)
 
     @property
     def choice(self) -> str | None:

@@ -70,6 +70,7 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
         ignored=ignored,
         optimizers=optimizers,
         aliases=find_aliases(tensors),
+        notes=contents.notes,
     )
 
 

@@ -1,0 +1,85 @@
+"""Find the checkpoint in a folder: that of torch.distributed, or the weights of a Hugging Face one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ckptfix.errors import AmbiguousSource, NoTensors, TruncatedFile
+from ckptfix.formats.base import access_error
+
+DISTRIBUTED = ".metadata"
+"""The file that torch.distributed.checkpoint writes last, and reads first."""
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+"""The names that transformers, diffusers and peft look for, in their order: what cannot hold code comes first."""
+
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".index.json", ".npz", ".pkl")
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.[a-z]+")
+_SHOWN = 6
+
+
+def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Give the file to open for a folder, and what should be said of the choice.
+
+    A name that the ecosystem's loaders look for is taken, in their order; else the only checkpoint there is.
+    Raises AmbiguousSource where there are several, NoTensors where there is none, TruncatedFile where shards lie there
+    without their index.
+    """
+    names = _names(folder)
+    if DISTRIBUTED in names:
+        return folder / DISTRIBUTED, ()
+    found = [name for name in names if name.endswith(_SUFFIXES) and not _SHARD.fullmatch(name)]
+    known = [name for name in _WEIGHTS if name in found]
+    if known:
+        beside = ", ".join(known[1:])
+        return folder / known[0], (f"{known[0]} is read; {beside} beside it is not",) if beside else ()
+    if len(found) == 1:
+        return folder / found[0], ()
+    if found:
+        raise AmbiguousSource(
+            f"holds {len(found)} files that may be meant: {_list(found)}", hint=f"name one: {folder / found[0]}"
+        )
+    shards = [name for name in names if _SHARD.fullmatch(name) or name.endswith(".distcp")]
+    if shards:
+        lacks = DISTRIBUTED if shards[0].endswith(".distcp") else "index"
+        raise TruncatedFile(
+            f"holds {len(shards)} shards without their {lacks}: {_list(shards)}",
+            hint="a copy or a run was cut short: run it again, or name one shard",
+        )
+    inside = [name for name in names if (folder / name).is_dir() and _holds_weights(folder / name)]
+    if inside:
+        raise AmbiguousSource(
+            f"holds no checkpoint itself, its folders do: {_list(inside)}", hint=f"name one: {folder / inside[0]}"
+        )
+    raise NoTensors("is a folder without a checkpoint", hint="name the checkpoint file itself")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        raise access_error(folder, error) from error
+
+
+def _holds_weights(folder: Path) -> bool:
+    try:
+        return any(entry.name.endswith((*_SUFFIXES, DISTRIBUTED)) for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
