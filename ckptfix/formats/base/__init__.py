@@ -5,7 +5,7 @@ tensor is loaded, and torch is not imported. `Reader` is the one place where ten
 """
 
 from ckptfix.formats.base.beside import file_beside, lacking
-from ckptfix.formats.base.file import CHUNK, File, access_error, inflate, is_folder, narrow
+from ckptfix.formats.base.file import CHUNK, File, Window, access_error, inflate, is_folder, narrow
 from ckptfix.formats.base.format import Contents, Format, ShardedFormat
 from ckptfix.formats.base.json_object import is_unicode, read_json_object
 from ckptfix.formats.base.output import FileLayout, Frame, Slot
@@ -39,6 +39,7 @@ __all__ = [
     "Slot",
     "Storage",
     "TensorRef",
+    "Window",
     "access_error",
     "check_shape",
     "contiguous_stride",

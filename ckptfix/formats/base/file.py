@@ -19,6 +19,9 @@ CHUNK = 1 << 20
 class File:
     """A source file opened for `pread`, which notices when the file changes underneath."""
 
+    start = 0
+    """The byte of the file on disk that is byte 0 here."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -81,6 +84,37 @@ class File:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Window(File):
+    """A run of bytes in an open file that is a file of its own. It closes nothing."""
+
+    def __init__(self, whole: File, start: int, nbytes: int) -> None:
+        self.path = whole.path
+        self.start = start
+        self._whole = whole
+        self._nbytes = nbytes
+        # Asked for now, so that a window never shows what it cannot read.
+        if start + nbytes > whole.size:
+            raise whole._too_short(start, nbytes)
+
+    @property
+    def size(self) -> int:
+        """The length of the run in bytes."""
+        return self._nbytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes. Raises TruncatedFile where the run is too short."""
+        if offset + length > self._nbytes:
+            raise self._too_short(offset, length)
+        return self._whole.read(self.start + offset, length)
+
+    def check_unchanged(self) -> None:
+        """Ask the file."""
+        self._whole.check_unchanged()
+
+    def close(self) -> None:
+        """Leave the file open: it is closed by whoever opened it."""
 
 
 def is_folder(path: Path) -> bool:
