@@ -167,10 +167,6 @@ _OTHERS = {
     b"\x93NUMPY": "a NumPy array",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "a gzip archive",
-    b"\x80\x02": "a plain pickle",
-    b"\x80\x03": "a plain pickle",
-    b"\x80\x04": "a plain pickle",
-    b"\x80\x05": "a plain pickle",
 }
 
 

@@ -2,7 +2,8 @@
 
 Layout: `_legacy_save` and `_legacy_load` in torch/serialization.py. The pickles are a magic number, the protocol 1001,
 the system's sizes, the object, and the sorted keys of its storages; then for each key the number of elements (int64)
-and the raw bytes. All of it is little-endian, also where a big-endian machine wrote it.
+and the raw bytes. All of it is little-endian, also where a big-endian machine wrote it. An object without tensors may
+hold its weights as arrays of numpy; beside tensors an array is a statistic or the state of a random generator.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from pathlib import Path
 
 from ckptfix.errors import MalformedFile, TruncatedFile
 from ckptfix.formats.base import Contents, File, Format, Node, Storage
-from ckptfix.formats.pickle import Machine, StorageId, StorageTable, Stream, list_opaque, text_of
-
-_MAGIC = 0x1950A86A20F9469CFC6C
-_MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
-_PROTOCOL = 1001
+from ckptfix.formats.pickle import (
+    MAGIC,
+    PROTOCOL,
+    WITH_ARRAYS,
+    Machine,
+    StorageId,
+    StorageTable,
+    Stream,
+    is_legacy,
+    list_opaque,
+    text_of,
+)
 
 
 class TorchLegacy(Format):
@@ -25,7 +33,7 @@ class TorchLegacy(Format):
 
     def recognises(self, head: bytes, path: Path) -> bool:
         """Tell by the magic number in the first pickle, binary or, in protocols 0 and 1, in decimal."""
-        return _MAGIC_BYTES in head[:32] or head.lstrip(b"\x80\x00\x01").startswith(b"L%dL\n" % _MAGIC)
+        return is_legacy(head)
 
     def open(self, path: Path) -> Contents:
         """Read the five pickles and the counts that stand before the storages."""
@@ -34,8 +42,11 @@ class TorchLegacy(Format):
             # the sizes, and with the places that follow from these.
             ids, keys, end = _read_layout(file)
             places = _place_storages(file, ids, keys, end)
-            stream = Stream(file.read, 0, end)
-            machine = Machine(stream, StorageTable(lambda found: places[found.key]).find)
+            table = StorageTable(lambda found: places[found.key])
+            if ids:
+                machine = Machine(Stream(file.read, 0, end), table.find)
+            else:
+                machine = Machine(Stream(file.read, 0, end, path), table.find, WITH_ARRAYS)
             values = [machine.load() for _ in range(5)]
         return Contents(path, self.name, values[3], opaque=list_opaque(values[3], machine.created))
 
@@ -45,10 +56,10 @@ def _read_layout(file: File) -> tuple[dict[str, StorageId], list[str], int]:
     stream = Stream(file.read, 0, file.size)
     table = StorageTable(lambda found: Storage(file.path, 0, found.nbytes, found.nbytes))
     machine = Machine(stream, table.find)
-    if machine.load() != _MAGIC:
+    if machine.load() != MAGIC:
         raise MalformedFile("does not begin with the magic number of torch")
-    if machine.load() != _PROTOCOL:
-        raise MalformedFile(f"is not of protocol {_PROTOCOL}")
+    if machine.load() != PROTOCOL:
+        raise MalformedFile(f"is not of protocol {PROTOCOL}")
     machine.load()
     machine.load()
     return table.ids, _check_keys(machine.load(), table.ids), stream.position

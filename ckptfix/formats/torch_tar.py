@@ -113,7 +113,7 @@ class _Objects:
         for one in views:
             key, root, offset, length = _fields(one, 4)
             self._add(key, part_of(self._storage(root), str(_number(root)), offset, length))
-        self._close(machine, stop)
+        self._close(machine)
 
     def read_tensors(self, start: int, stop: int) -> None:
         """Read which part of which storage each tensor is."""
@@ -129,22 +129,22 @@ class _Objects:
                 raise MalformedFile(f"a tensor is made of the quantised storage {storage}")
             size, stride = numbers[:rank], numbers[rank:-1]
             self._add(key, view(storage, storage.dtype, numbers[-1], size, stride, lazy=frozenset()))
-        self._close(machine, stop)
+        self._close(machine)
 
     def read_object(self, start: int, stop: int) -> Node:
         """Read the object around the tensors."""
         machine = self._machine(start, stop)
         root = machine.load()
-        self._close(machine, stop)
+        self._close(machine)
         return root
 
     def _machine(self, start: int, stop: int) -> Machine:
         return Machine(Stream(self._file.read, start, stop), self._find)
 
-    def _close(self, machine: Machine, stop: int) -> None:
+    def _close(self, machine: Machine) -> None:
         self.created += machine.created
-        if machine.stream.position != stop:
-            raise MalformedFile(f"has {stop - machine.stream.position} bytes after the end of a member's content")
+        if machine.stream.remaining:
+            raise MalformedFile(f"has {machine.stream.remaining} bytes after the end of a member's content")
 
     def _find(self, persistent_id: Node) -> Node:
         if isinstance(persistent_id, tuple) and persistent_id:

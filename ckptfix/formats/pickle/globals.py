@@ -6,12 +6,12 @@ is not of the form it knows; the call then stays an opaque record, as that of an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
-from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, view
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Run, StorageValue, view
 from ckptfix.tensors import DType
 
 Arguments = tuple[Node, ...]
@@ -109,13 +109,15 @@ def byte_string(args: Arguments) -> Node:
     """Make bytes of nothing, bytes, or text and its encoding; never of a number, which would ask for that many."""
     if not args:
         return b""
-    if len(args) == 1 and isinstance(args[0], bytes):
+    if len(args) == 1 and isinstance(args[0], bytes | Run):
         return args[0]
     return encode(args) if len(args) == 2 else None
 
 
 def encode(args: Arguments) -> Node:
     """Encode text, the way in which protocol 2 writes bytes."""
+    if len(args) == 2 and isinstance(args[0], Run) and args[0].name == "str" and args[1] in ("latin1", "latin-1"):
+        return args[0].encoded()
     if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1", "utf-8", "ascii"):
         return None
     try:
@@ -164,7 +166,7 @@ _INERT = {
     "torch": {"Tensor", "per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric"},
     "torch.serialization": {"_get_layout"},
     "torch._utils": {"_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_meta_tensor_no_storage"},
-    "torch.storage": {"_load_from_bytes", "TypedStorage"},
+    "torch.storage": {"TypedStorage"},
     "numpy": {"ndarray", "dtype"},
     "numpy.core.multiarray": _NUMPY,
     "numpy._core.multiarray": _NUMPY,
@@ -172,35 +174,39 @@ _INERT = {
     "numpy._core.numeric": {"_frombuffer"},
 }
 
+LOAD_FROM_BYTES = ("torch.storage", "_load_from_bytes")
+
 _TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGE_TYPES}
 """The classes of tensors before 0.4: one for each dtype."""
 
 _PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-def construct(function: Node, args: Arguments) -> Node:
+def construct(
+    function: Node, args: Arguments, constructors: Mapping[tuple[str, str], Constructor] = CONSTRUCTORS
+) -> Node:
     """Give the value of a call: known, or a record of what would have been called."""
     if not isinstance(function, Opaque):
         raise MalformedFile(f"a pickle calls a value that cannot be called, {type(function).__name__}")
     if not isinstance(function, Global):
         return Opaque(function.module, f"{function.name}()", (function, *args))
     if function.module == "copyreg":
-        made = _construct_copyreg(function.name, args)
+        made = _construct_copyreg(function.name, args, constructors)
         if made is not None:
             return made
-    constructor = CONSTRUCTORS.get((function.module, function.name))
+    constructor = constructors.get((function.module, function.name))
     value = constructor(args) if constructor is not None else None
     return Opaque(function.module, function.name, args) if value is None else value
 
 
-def _construct_copyreg(name: str, args: Arguments) -> Node:
+def _construct_copyreg(name: str, args: Arguments, constructors: Mapping[tuple[str, str], Constructor]) -> Node:
     """Make an object in one of the ways that older protocols have: the class is the first argument."""
     if not args or not isinstance(args[0], Global):
         return None
     if name == "__newobj__":
-        return construct(args[0], args[1:])
+        return construct(args[0], args[1:], constructors)
     if name == "_reconstructor" and len(args) == 3:
-        return construct(args[0], () if args[2] is None else (args[2],))
+        return construct(args[0], () if args[2] is None else (args[2],), constructors)
     return None
 
 
@@ -211,7 +217,7 @@ def modern_module(module: str) -> str:
 
 def is_known(value: Opaque) -> bool:
     """Whether a record stands for data: a dtype, a storage, a class of ours, an array of numpy."""
-    if isinstance(value, StorageValue):
+    if isinstance(value, StorageValue | Run):
         return True
     if value.module.startswith("torch") and (value.name in STORAGE_TYPES or value.name in _TENSOR_TYPES):
         return True
@@ -221,4 +227,6 @@ def is_known(value: Opaque) -> bool:
         return False
     if value.module == "torch" and DType.from_torch_name(value.name) is not None:
         return True
-    return (value.module, value.name) in CONSTRUCTORS or value.module == "copyreg"
+    # Of `_load_from_bytes` the name is known; a call of which no storage came stays a record, for it would run more.
+    known = (value.module, value.name) in CONSTRUCTORS or (value.module, value.name) == LOAD_FROM_BYTES
+    return known or value.module == "copyreg"

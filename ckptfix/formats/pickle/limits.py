@@ -21,5 +21,8 @@ NAME = 1_000
 INTEGER_NBYTES = 256
 """Bytes of an integer; longer ones take quadratic time to print."""
 
+HELD = 16 << 10
+"""Bytes of a longest argument that is read where the pickle may hold weights itself; a longer one stays in the file."""
+
 LINE = 1 << 20
 """Bytes of an argument that ends at a newline (protocol 0)."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs
 from ckptfix.formats.pickle import limits
-from ckptfix.formats.pickle.globals import construct, modern_module
+from ckptfix.formats.pickle.globals import CONSTRUCTORS, Constructor, construct, modern_module
 from ckptfix.formats.pickle.opcodes import STEPS, STOP
 from ckptfix.formats.pickle.stream import Stream
-from ckptfix.formats.pickle.values import Global
+from ckptfix.formats.pickle.values import Global, Unbuilt
 
 
 class Machine:
     """Runs pickles from a stream. `persistent` gives the value that a persistent id stands for.
 
-    `created` collects every record that the pickles made, also those that they then threw away.
+    `constructors` are the calls whose values are known. `created` collects every record that the pickles made, also
+    those that they then threw away.
     """
 
     stream: Stream
@@ -27,11 +28,18 @@ class Machine:
     marks: list[list[Node]]
     memo: dict[int, Node]
 
-    def __init__(self, stream: Stream, persistent: Callable[[Node], Node]) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        persistent: Callable[[Node], Node],
+        constructors: Mapping[tuple[str, str], Constructor] = CONSTRUCTORS,
+    ) -> None:
         self.stream = stream
         self.persistent = persistent
         self.created = []
         self.stack, self.marks, self.memo = [], [], {}
+        self._constructors = constructors
+        self._built: dict[int, Node] = {}
 
     def load(self) -> Node:
         """Run one pickle to its STOP and give its value.
@@ -91,7 +99,9 @@ class Machine:
         """Push a value of the memo."""
         if index not in self.memo:
             raise self.fault(f"asks for memo {index}, which it has not set")
-        self.stack.append(self.memo[index])
+        value = self.memo[index]
+        # A pickle puts an object into the memo before it sets its state.
+        self.stack.append(self._built.get(id(value), value) if self._built else value)
 
     def gather(self, length: int) -> None:
         """Make a tuple of the topmost `length` values."""
@@ -139,7 +149,7 @@ class Machine:
         """Give the value of a call, or a record of it."""
         if not isinstance(args, tuple):
             raise self.fault("calls something with arguments that are no tuple")
-        made = construct(function, args)
+        made = construct(function, args, self._constructors)
         if isinstance(made, Opaque):
             self.record(made)
         return made
@@ -152,6 +162,8 @@ class Machine:
             if target.state is not None:
                 raise self.fault("sets the state of an object twice")
             target.state = state
+        if isinstance(target, Unbuilt) and (value := target.build(state)) is not None:
+            self.stack[-1] = self._built[id(target)] = value
 
     def record(self, value: Opaque) -> None:
         """Keep a record for the report."""

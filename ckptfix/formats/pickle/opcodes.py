@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ckptfix.errors import LimitExceeded
 from ckptfix.formats.base import Pairs
 from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.values import Run
 
 if TYPE_CHECKING:
     from ckptfix.formats.pickle.machine import Machine
@@ -25,10 +26,40 @@ def _unsigned(m: Machine, width: int) -> int:
 
 def _length(m: Machine, width: int) -> int:
     """Read the length of an argument, in bytes."""
-    length = _unsigned(m, width)
+    return _allowed(_unsigned(m, width))
+
+
+def _allowed(length: int) -> int:
     if length > limits.PICKLE_NBYTES:
         raise LimitExceeded(f"a pickle holds an argument of {length} bytes")
     return length
+
+
+def _string(m: Machine, width: int) -> None:
+    length = _unsigned(m, width)
+    m.stack.append(_leave(m, length, "bytes") or m.stream.take(_allowed(length)))
+
+
+def _characters(m: Machine, width: int) -> None:
+    length = _unsigned(m, width)
+    m.stack.append(_leave(m, length, "str") or _text(m, m.stream.take(_allowed(length))))
+
+
+def _leave(m: Machine, length: int, kind: Literal["bytes", "str"]) -> Run | None:
+    """Pass over a long argument where weights may be in it; None where it is to be read."""
+    if m.stream.path is None or length <= limits.HELD:
+        return None
+    run = Run(
+        "builtins",
+        kind,
+        path=m.stream.path,
+        offset=m.stream.position,
+        nbytes=length,
+        encoding="raw" if kind == "bytes" else "utf-8",
+        fetch=m.stream.fetch,
+    )
+    m.stream.skip(length)
+    return run
 
 
 def _long(m: Machine, width: int) -> int:
@@ -166,16 +197,16 @@ _STEPS: dict[bytes, Step] = {
     b"G": lambda m: m.stack.append(_FLOAT.unpack(m.stream.take(8))[0]),
     # text and bytes; a string of Python 2 stays bytes, since it may be either
     b"S": _string_line,
-    b"T": lambda m: m.stack.append(m.stream.take(_length(m, 4))),
-    b"U": lambda m: m.stack.append(m.stream.take(_length(m, 1))),
+    b"T": lambda m: _string(m, 4),
+    b"U": lambda m: _string(m, 1),
     b"V": lambda m: m.stack.append(_text(m, m.stream.line(), "raw-unicode-escape")),
-    b"X": lambda m: m.stack.append(_text(m, m.stream.take(_length(m, 4)))),
+    b"X": lambda m: _characters(m, 4),
     b"\x8c": lambda m: m.stack.append(_text(m, m.stream.take(_length(m, 1)))),
-    b"\x8d": lambda m: m.stack.append(_text(m, m.stream.take(_length(m, 8)))),
-    b"B": lambda m: m.stack.append(m.stream.take(_length(m, 4))),
-    b"C": lambda m: m.stack.append(m.stream.take(_length(m, 1))),
-    b"\x8e": lambda m: m.stack.append(m.stream.take(_length(m, 8))),
-    b"\x96": lambda m: m.stack.append(m.stream.take(_length(m, 8))),
+    b"\x8d": lambda m: _characters(m, 8),
+    b"B": lambda m: _string(m, 4),
+    b"C": lambda m: _string(m, 1),
+    b"\x8e": lambda m: _string(m, 8),
+    b"\x96": lambda m: _string(m, 8),
     # containers
     b")": lambda m: m.stack.append(()),
     b"]": lambda m: m.stack.append([]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from ckptfix.errors import LimitExceeded, TruncatedFile
 from ckptfix.formats.pickle import limits
@@ -11,10 +12,14 @@ _BLOCK = 1 << 16
 
 
 class Stream:
-    """Reads forward through a file from `position` to `stop`. `fetch(offset, length)` gives exactly those bytes."""
+    """Reads forward through a file from `position` to `stop`. `fetch(offset, length)` gives exactly those bytes.
 
-    def __init__(self, fetch: Callable[[int, int], bytes], position: int, stop: int) -> None:
-        self._fetch = fetch
+    Where `path` is given, long arguments stay in that file: weights may be among them.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], position: int, stop: int, path: Path | None = None) -> None:
+        self.fetch = fetch
+        self.path = path
         self._start = position
         self._stop = stop
         self._buffer = b""
@@ -30,6 +35,11 @@ class Stream:
     def position(self) -> int:
         """The offset of the next byte in the file."""
         return self._start + self._at
+
+    @property
+    def remaining(self) -> int:
+        """The bytes that were neither taken nor passed over."""
+        return self._stop - self.position
 
     def begin(self) -> None:
         """Start to count the bytes of a new pickle."""
@@ -87,5 +97,5 @@ class Stream:
             raise TruncatedFile(f"a pickle ends at byte {self._stop}, before its STOP")
         if position + length - self._pickle_start > limits.PICKLE_NBYTES:
             raise LimitExceeded(f"a pickle is longer than {limits.PICKLE_NBYTES} bytes")
-        self._buffer = self._fetch(position, min(max(length, _BLOCK), self._stop - position))
+        self._buffer = self.fetch(position, min(max(length, _BLOCK), self._stop - position))
         self._start, self._at = position, 0

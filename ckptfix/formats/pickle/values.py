@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import MalformedFile
@@ -45,6 +48,35 @@ class StorageValue(Opaque):
 
     storage: Storage = field(kw_only=True)
     dtype: DType | None = field(kw_only=True)
+
+
+@dataclass(eq=False, slots=True)
+class Run(Opaque):
+    """A long argument that was left in the file: `bytes`, or a `str` whose characters may stand for bytes.
+
+    It takes `nbytes` from byte `offset` on. `fetch(offset, length)` gives bytes of the file.
+    """
+
+    path: Path = field(kw_only=True)
+    offset: int = field(kw_only=True)
+    nbytes: int = field(kw_only=True)
+    encoding: Literal["raw", "utf-8"] = field(kw_only=True)
+    fetch: Callable[[int, int], bytes] = field(kw_only=True)
+
+    def rest(self, start: int) -> Run:
+        """Give all but the first `start` bytes, as they are stored."""
+        return dataclasses.replace(self, offset=self.offset + start, nbytes=self.nbytes - start)
+
+    def encoded(self) -> Run:
+        """Give the bytes that the characters of the text stand for."""
+        return dataclasses.replace(self, name="bytes")
+
+
+@dataclass(eq=False, slots=True)
+class Unbuilt(Opaque):
+    """An object that becomes a value when its state is set; `build` gives None where it stays a record."""
+
+    build: Callable[[Node], Node] = field(kw_only=True)
 
 
 def text_of(value: Node) -> str | None:

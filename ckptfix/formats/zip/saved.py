@@ -11,7 +11,7 @@ from typing import Literal
 
 from ckptfix.errors import MalformedFile, UnknownFormat
 from ckptfix.formats.base import File, Node, Opaque, Storage
-from ckptfix.formats.pickle import Machine, StorageId, StorageTable, Stream, limits, list_opaque
+from ckptfix.formats.pickle import WITH_ARRAYS, Machine, StorageId, StorageTable, Stream, limits, list_opaque
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
 
 RECEIPT = "ckptfix.json"
@@ -53,11 +53,27 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
             entry.crc32 if keeps_crc else None,
         )
 
-    machine = Machine(Stream.over(data), StorageTable(place).find)
+    table = StorageTable(place)
+    machine = Machine(Stream.over(data), table.find)
     root = machine.load()
-    if machine.stream.position != len(data):
+    if not table.ids:
+        machine = Machine(_stream_of(file, pickle, data), table.find, WITH_ARRAYS)
+        root = machine.load()
+    if machine.stream.remaining:
         raise MalformedFile("has bytes after the pickle in its data.pkl")
     return root, _read_metadata(file, entries, prefix), list_opaque(root, machine.created)
+
+
+def _stream_of(file: File, entry: Entry, data: bytes) -> Stream:
+    """Read the pickle again, for the arrays of numpy in it: a value without tensors may hold its weights so.
+
+    Beside tensors an array is a statistic or the state of a random generator. What is deflated has no place in the
+    file, so long arrays are held too.
+    """
+    if entry.method == DEFLATED:
+        return Stream.over(data)
+    start = file.start + entry.offset
+    return Stream(lambda at, length: data[at - start : at - start + length], start, start + len(data), file.path)
 
 
 def _read_metadata(file: File, entries: dict[str, Entry], prefix: str) -> dict[str, str]:
