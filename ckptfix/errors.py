@@ -99,6 +99,15 @@ class Unresolved(Incompatible):
     code = "CKF105"
 
 
+class NonFinite(Incompatible):
+    """A rule would make NaN or infinity of finite numbers: too large for a narrower dtype, or a sum that overflows.
+
+    Nothing is written. What the source has itself, or a rule names (`fill` with `.inf`), passes.
+    """
+
+    code = "CKF106"
+
+
 class InvalidCall(CkptfixError):
     """The call, the recipe or the target is wrong."""
 
@@ -259,6 +268,9 @@ class ReadFailed(AccessFailed):
 
 
 class WriteFailed(AccessFailed):
-    """The operating system refused to write the output: permission, disk full, read-only. The old file is whole."""
+    """The system refused to write the output: permission, disk full, read-only; or another run is writing it.
+
+    The old file is whole, and nothing is left beside it.
+    """
 
     code = "CKF403"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptfix.errors import InvalidCall, OutputExists
 from ckptfix.execute.atomic import refuse_existing
+from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.write import Progress, write
 from ckptfix.expr import Read, leaves
@@ -105,6 +106,10 @@ class Adapted:
     plan: Plan
     companions: Companions | None = None
     """What went with the weights, where that was asked for."""
+    read: Count = field(default_factory=Count)
+    """NaN and infinities in the source tensors that were computed with."""
+    made: Count = field(default_factory=Count)
+    """NaN and infinities in the tensors computed of them."""
 
     @property
     def is_complete(self) -> bool:
@@ -154,7 +159,7 @@ def write_output(
         job.plan.raise_for_gaps()
     _check_budget(job.plan, memory, max_output)
     companions = _carry(job, also) if also else None
-    receipt = write(
+    written = write(
         job.plan,
         job.checkpoint,
         job.target,
@@ -164,7 +169,7 @@ def write_output(
         companions=companions,
         progress=progress,
     )
-    return Adapted(Path(out), receipt, job.plan, companions)
+    return Adapted(Path(out), written.receipt, job.plan, companions, written.read, written.made)
 
 
 def _carry(job: Job, also: Sequence[str]) -> Companions:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def load_state(module: Module, plan: Plan, checkpoint: Checkpoint, live: Target) -> None:
     """Give a module every tensor of a complete plan. Nothing is changed until all are computed.
 
-    Raises TiedConflict, TargetBuildError for a tensor on the meta device that no state dict holds, and what reading
-    raises.
+    Raises TiedConflict, NonFinite, TargetBuildError for a tensor on the meta device that no state dict holds, and what
+    reading raises.
     """
     present = module.state_dict(keep_vars=True)
     _refuse_hollow_buffers(module, live)
     with Reader() as reader:
-        values = Values(checkpoint.tensors, reader, live)
-        state = {key: values.tensor(row.expr) for key, row in plan.outputs.items()}
+        values = Values(checkpoint.tensors, reader, live, plan.origin_of)
+        state = {key: values.tensor(key, row.expr) for key, row in plan.outputs.items()}
         reader.check_unchanged()
     refuse_conflicts(plan, lambda key: to_bytes(state[key]))
     on_meta = any(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in present.values())

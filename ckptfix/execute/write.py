@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
 from ckptfix.execute.atomic import new_file
+from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Entry, Receipt
 from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
@@ -23,6 +25,19 @@ Progress = Callable[[int, int], None]
 """Called with the bytes written and the bytes in all."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a written file carries, and how many NaN and infinities there were in what was computed.
+
+    `read` counts in the source tensors that were computed with, `made` in the tensors computed of them. Tensors that
+    are only moved have as many as before and are not looked at.
+    """
+
+    receipt: Receipt
+    read: Count
+    made: Count
+
+
 def write(
     plan: Plan,
     checkpoint: Checkpoint,
@@ -33,11 +48,11 @@ def write(
     digests: bool = True,
     companions: Companions | None = None,
     progress: Progress = lambda done, total: None,
-) -> Receipt:
+) -> Written:
     """Write the rows of the plan that fit the target, and what goes with them.
 
-    Raises UnsupportedOutput, OutputExists, WriteFailed, TiedConflict, and what reading the source raises. The
-    output is not touched unless all went well.
+    Raises UnsupportedOutput, OutputExists, WriteFailed, TiedConflict, NonFinite, and what reading the source raises.
+    The output is not touched unless all went well.
     """
     form = output_format(out)
     rows = plan.outputs
@@ -66,15 +81,17 @@ def write(
         layout = form.lay_out(specs, shared, metadata, blank)
     else:
         layout = form.lay_out_frame(companions.frame, specs, shared, metadata, blank)
+    described = {**layout.marks, **metadata}
     total = sum(specs[key].nbytes for key in layout.offsets)
     found: dict[str, str] = {}
     checksums: dict[str, int] = {}
     done = 0
     with Reader() as reader, new_file(out, replace=replace) as file:
-        values = Values(tensors, reader, target)
+        values = Values(tensors, reader, target, plan.origin_of)
         file.allocate(layout.nbytes)
         for key, offset in layout.offsets.items():
-            meter = _Meter(values.chunks(exprs[key]), digest=digests or key in compared, checksum=layout.checksums)
+            chunks = values.chunks(key, exprs[key])
+            meter = _Meter(chunks, digest=digests or key in compared, checksum=layout.checksums)
             for chunk in meter:
                 file.write(offset, chunk)
                 offset += len(chunk)
@@ -86,10 +103,11 @@ def write(
                 values.source_digests[expr.key] = meter.digest
         refuse_conflicts(plan, lambda key: found[shared[key]])
         done_receipt = receipt(found, _source_digest(plan, checkpoint, values.source_digests))
+        done_receipt = done_receipt.seal({key: row.expr.spec for key, row in rows.items()}, described)
         for offset, data in layout.seal(done_receipt.to_text(), checksums):
             file.write(offset, data)
         reader.check_unchanged()
-    return done_receipt
+    return Written(done_receipt, values.read, values.made)
 
 
 class _Meter:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckptfix.diff import Diff, compare
-from ckptfix.errors import CkptfixError, IncompletePlan, PlanErrors, UnknownVariable
+from ckptfix.errors import CkptfixError, IncompletePlan, Origin, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
 from ckptfix.keys import VarValue, nearest_to_each
 from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected
@@ -79,6 +79,15 @@ class Plan:
         rows = self.outputs
         groups = [tuple(key for key in group if key in rows) for group in self.want.tied]
         return tuple(group for group in groups if len({rows[key].expr for key in group}) > 1)
+
+    def origin_of(self, key: str) -> Origin | None:
+        """Say which rule made a key, or whether the cast of the whole output did; None where none did."""
+        row = self.rows.get(key)
+        if row is None:
+            return None
+        if self.dtype is not None and isinstance(row.expr, Cast) and row.expr.dtype is self.dtype:
+            return Origin(f"dtype {self.dtype}")
+        return self.recipe.origins[row.rule - 1] if row.rule else None
 
     def report(self, also_filled: Collection[str] = ()) -> Report:
         """Account for every tensor. `also_filled` are keys that the source itself says were filled."""

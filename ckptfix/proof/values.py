@@ -11,7 +11,7 @@ from ckptfix.execute.evaluate import to_bytes
 from ckptfix.execute.receipt import read_receipt
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.planning import Plan
-from ckptfix.proof.finding import Finding, first_keys, untried
+from ckptfix.proof.finding import Finding, fail, first_keys, untried
 from ckptfix.proof.recompute import recompute
 from ckptfix.proof.reload import reload
 from ckptfix.targets import Target
@@ -59,10 +59,20 @@ def check_by_receipt(checkpoint: Checkpoint) -> Finding:
         ]
     if wrong:
         problems.append(f"{len(wrong)} tensors do not match the receipt's digest: {first_keys(wrong)}")
+    return Finding(not problems, tuple(problems))
+
+
+def check_header(checkpoint: Checkpoint) -> Finding:
+    """Compare names, shapes, dtypes, metadata and the receipt's own words with the receipt's digest of them."""
+    receipt = read_receipt(checkpoint)
+    if receipt is None:
+        return Finding(passed=None)
     strange = sorted(checkpoint.tensors.keys() ^ receipt.entries.keys())
     if strange:
-        problems.append(f"{len(strange)} tensors are in the file or in its receipt, not in both: {first_keys(strange)}")
-    return Finding(not problems, tuple(problems))
+        return fail(f"{len(strange)} tensors are in the file or in its receipt, not in both: {first_keys(strange)}")
+    if receipt.seal(checkpoint.manifest, checkpoint.metadata) != receipt:
+        return fail("a shape, a dtype, the metadata or the receipt is not what was written: its digest differs")
+    return Finding(passed=True)
 
 
 def _same_bytes(left: Tensor, right: Tensor) -> bool:

@@ -17,7 +17,7 @@ from ckptfix.planning import Plan
 from ckptfix.proof.finding import Finding, fail, first_keys, one_line, untried
 from ckptfix.proof.forward import Parity, all_finite, compare_outputs, run, sample_input
 from ckptfix.proof.reload import reload
-from ckptfix.proof.values import check_by_receipt, check_by_source
+from ckptfix.proof.values import check_by_receipt, check_by_source, check_header
 from ckptfix.targets import Target
 from ckptfix.tensors import Shape
 
@@ -102,7 +102,8 @@ def verify_checkpoint(
     """Prove a checkpoint against a target.
 
     With `plan` and `source`, every tensor is computed a second time and compared by bytes; without, the digests of
-    the receipt are checked. `input_shape` includes the batch: [1, 3, 224, 224].
+    the receipt are checked. The receipt's digest of the header is, either way. `input_shape` includes the batch:
+    [1, 3, 224, 224].
     """
     loaded = reload(checkpoint)
     if plan is not None and source is not None:
@@ -113,7 +114,7 @@ def verify_checkpoint(
     shape = _with_batch(input_shape, target)
     forward = _check_forward(module, shape) if module is not None else Finding(passed=None)
     found, compared = _check_parity(module, parity, shape) if parity is not None else (Finding(passed=None), None)
-    findings = (values, strict, forward, found)
+    findings = (values, check_header(checkpoint), strict, forward, found)
     return Verification(
         strict_load=bool(strict.passed),
         values=values.passed,

@@ -102,9 +102,13 @@ def command(
     if suggestion:
         write_whole(_recipe_path(adapted.path), suggestion.text.encode(), replace=force)
     if as_json:
-        print_json({**report.to_json(), "written": str(adapted.path), **_companions(adapted)})
+        nonfinite = {"read": adapted.read.to_json(), "made": adapted.made.to_json()}
+        written = {"written": str(adapted.path), "nonfinite": nonfinite}
+        print_json({**report.to_json(), **written, **_companions(adapted)})
     else:
         echo_lines(text.show_report(report))
+        if adapted.read or adapted.made:
+            echo(f"not finite: {adapted.read} in what was computed with, {adapted.made} in what was made of it")
         if adapted.companions:
             echo_lines(text.show_companions(adapted.companions))
         echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")

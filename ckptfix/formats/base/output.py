@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class FileLayout(ABC):
     """The places of an output file.
 
     `nbytes` is its whole length and `offsets` the byte at which each tensor goes; keys that share their bytes with
-    another are not in it. `checksums` says whether `seal` wants the CRC-32 of each tensor.
+    another are not in it. `checksums` says whether `seal` wants the CRC-32 of each tensor. `marks` is the metadata
+    that the format itself adds: it is read back beside what `lay_out` was given.
     """
 
     nbytes: int
     offsets: Mapping[str, int]
     checksums: bool
+    marks: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def seal(self, receipt: str, crc32: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:

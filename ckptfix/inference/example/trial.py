@@ -30,7 +30,7 @@ def carry_out(
         if plan.errors or len(plan.outputs) < len(wanted):
             return None
         values = Values(source.tensors, reader, Target("the example", wanted, not_buildable="it is a file"))
-        return {key: values.tensor(row.expr) for key, row in plan.outputs.items()}
+        return {key: values.tensor(key, row.expr) for key, row in plan.outputs.items()}
     except CkptfixError:
         return None
 

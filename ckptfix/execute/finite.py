@@ -1,0 +1,91 @@
+"""Count NaN and infinity, and refuse those that a rule makes of finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ckptfix.errors import NonFinite, Origin
+from ckptfix.expr import Cast, Constant, Expr, Initial, Pad, Read, inputs
+from ckptfix.tensors import DType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PIECE = 1 << 20
+"""Elements that are looked at at once: a mask of a whole tensor would take as much memory as the tensor."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many elements are NaN, and how many infinite. A complex number is what its worse part is."""
+
+    nan: int = 0
+    infinite: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.nan + other.nan, self.infinite + other.infinite)
+
+    def __bool__(self) -> bool:
+        return bool(self.nan or self.infinite)
+
+    def __str__(self) -> str:
+        infinities = "infinity" if self.infinite == 1 else "infinities"
+        named = {f"{self.nan} NaN": self.nan, f"{self.infinite} {infinities}": self.infinite}
+        return " and ".join(text for text, number in named.items() if number) or "none"
+
+    def to_json(self) -> dict[str, int]:
+        """Give both numbers."""
+        return asdict(self)
+
+
+def count(tensor: Tensor) -> Count:
+    """Count in a tensor of any dtype."""
+    import torch
+
+    total = Count()
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return total
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), _PIECE):
+        piece = flat[start : start + _PIECE]
+        numbers = piece if piece.element_size() > 1 else piece.to(torch.float32)  # torch cannot ask of float8
+        if not bool(torch.isfinite(numbers).all()):
+            nan = torch.isnan(numbers)
+            total += Count(int(nan.sum()), int((torch.isinf(numbers) & ~nan).sum()))
+    return total
+
+
+def refuse_introduced(
+    key: str, expr: Expr, made: Count, given: Callable[[Read | Initial], Count], where: Origin | None
+) -> None:
+    """Raise NonFinite where a computed tensor has NaN or infinities and nothing that it is made of has any.
+
+    `given` counts in the tensors that it was made of. An infinity may become a NaN on the way, and either may spread;
+    a NaN does not become an infinity. What a rule names itself, as `fill` with `.inf`, is meant.
+    """
+    if not made:
+        return
+    had = sum(_sources(expr, given), Count())
+    new = Count(0 if had else made.nan, 0 if had.infinite else made.infinite)
+    if new:
+        narrow = isinstance(expr, Cast) and expr.dtype is not DType.BF16 and expr.source.spec.dtype.bits > 8
+        hint = "cast it to BF16, whose range is that of F32, or leave it as it is" if narrow else None
+        raise NonFinite(f"'{key}' would get {new} that its source does not have: {expr}", where=where, hint=hint)
+
+
+def _sources(expr: Expr, given: Callable[[Read | Initial], Count]) -> Iterator[Count]:
+    match expr:
+        case Read() | Initial():
+            yield given(expr)
+        case Constant(value=value):
+            yield _named(value)
+        case Pad(value=value) if not isinstance(value, str):
+            yield _named(value)
+    for part in inputs(expr):
+        yield from _sources(part, given)
+
+
+def _named(value: float) -> Count:
+    return Count(int(value != value), int(value in (float("inf"), float("-inf"))))
