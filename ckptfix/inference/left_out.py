@@ -44,15 +44,13 @@ def find_fewer(unused: Set[str], have: Manifest) -> Iterator[str]:
 
 def find_parts(unused: Set[str], have: Manifest) -> Iterator[str]:
     """Give a note on each module of which nothing is used, and one on parts of blocks of which others are."""
-    modules = _unused_modules(unused, have)
+    stacks = _stacks(have).values()
+    rest = unused - {key for blocks in stacks for block in _skipped(blocks, unused) for key in block.keys}
+    modules = _unused_modules(rest, have)
     for module, keys in modules.items():
         yield f"'{module}' is not used: {len(keys)} tensors"
-    told = {key for keys in modules.values() for key in keys}
-    inside: set[str] = set()
-    for blocks in _stacks(have).values():
-        told.update(*(block.keys for block in _skipped(blocks, unused)))
-        inside.update(*(block.keys for block in blocks if not block.keys <= unused))
-    inside = (inside & unused) - told
+    rest -= {key for keys in modules.values() for key in keys}
+    inside = rest & {key for blocks in stacks for block in blocks if not block.keys <= unused for key in block.keys}
     if parts := [key for key in have if key in inside and _is_weight(key, have)]:
         yield f"{list_names(parts)}: left out of blocks that are used ({len(parts)} tensors)"
 

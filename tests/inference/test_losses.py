@@ -149,6 +149,18 @@ def test_a_tower_that_is_not_used_is_said() -> None:
     assert note == f"'text_model' is not used: {len(both.text_model.state_dict())} tensors"
 
 
+def test_what_is_inside_a_block_that_is_left_out_is_not_said_again() -> None:
+    def mixture(blocks: int) -> nn.Module:
+        layers = (nn.ModuleDict({"norm": nn.LayerNorm(8), "experts": expert_list()}) for _ in range(blocks))
+        return nn.ModuleDict({"layers": nn.ModuleList(layers)})
+
+    def expert_list() -> nn.Module:
+        return nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(4))
+
+    found = answer(mixture(4), mixture(3))
+    assert found.notes == ["blocks are left out: number 3 of the 4 in 'layers'"]
+
+
 def test_what_is_open_is_not_said_to_be_lost() -> None:
     """The lengths of weights are to be folded in, not left out."""
     normed = nn.Sequential(*(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)) for _ in range(3)))
