@@ -94,6 +94,7 @@ def test_every_format_is_found_once() -> None:
         "pickle",
         "safetensors",
         "sharded checkpoint",
+        "torch distributed",
         "torch legacy",
         "torch tar",
         "torch zip",

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from ckptfix.errors import CorruptTensor, MalformedFile
 from ckptfix.formats.base.file import CHUNK, File, inflate, narrow
+from ckptfix.formats.base.joined import Joined, join
 from ckptfix.formats.base.strided import gather, span
 from ckptfix.formats.base.values import Storage, TensorRef
 
@@ -27,14 +28,18 @@ class Reader:
         """
         if ref.spec.nbytes == 0:
             return
+        storage = ref.storage
+        if isinstance(storage, Joined):
+            yield from join(ref.spec.shape, storage.pieces, self.chunks)
+            return
         first, stop = span(ref)
-        if (first, stop) != (0, ref.storage.nbytes):
-            self._verify(ref.storage)
-        run = self._decode(ref.storage, first, stop)
-        if ref.is_contiguous and not ref.lazy and ref.storage.byteorder == "little":
+        if (first, stop) != (0, storage.nbytes):
+            self._verify(storage)
+        run = self._decode(storage, first, stop)
+        if ref.is_contiguous and not ref.lazy and storage.byteorder == "little":
             yield from run
         else:
-            yield from gather(b"".join(run), ref)
+            yield from gather(b"".join(run), ref, storage.byteorder)
 
     def read(self, ref: TensorRef) -> bytearray:
         """Give the tensor's bytes as one writable buffer."""

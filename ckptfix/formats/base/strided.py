@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ckptfix.formats.base.file import CHUNK
 from ckptfix.formats.base.values import TensorRef
@@ -20,14 +20,14 @@ def span(ref: TensorRef) -> tuple[int, int]:
     return ref.offset * bits // 8, ((ref.offset + reach + 1) * bits + 7) // 8
 
 
-def gather(data: bytes, ref: TensorRef) -> Iterator[bytes]:
+def gather(data: bytes, ref: TensorRef, byteorder: Literal["little", "big"]) -> Iterator[bytes]:
     """Lay the strided, byte-swapped or lazily negated view over `data` out contiguously, little-endian."""
     import numpy as np
 
     dtype = ref.spec.dtype
     itemsize = dtype.bits // 8
     parts = 2 if dtype.kind == "complex" else 1
-    order = ">" if ref.storage.byteorder == "big" else "<"
+    order = ">" if byteorder == "big" else "<"
     # One more axis of real and imaginary parts: all that follows is then integer arithmetic on each part.
     width = itemsize // parts
     axes = [(extent, step) for extent, step in zip(ref.spec.shape, ref.stride, strict=True) if extent != 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import LimitExceeded, MalformedFile
+from ckptfix.formats.base.joined import Joined
 from ckptfix.tensors import Shape, TensorSpec
 
 MAX_RANK = 64
@@ -46,17 +47,24 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor in a file: a strided view of a storage. `offset` and `stride` count elements.
+    """A tensor in a file: a strided view of a storage, or several joined. `offset` and `stride` count elements.
 
     The constructor of a ref has already checked that the view lies inside the storage. `lazy` names a bit that
     torch applies on reading (`conj`, `neg`).
     """
 
     spec: TensorSpec
-    storage: Storage
+    storage: Storage | Joined
     offset: int
     stride: tuple[int, ...]
     lazy: frozenset[Literal["conj", "neg"]] = frozenset()
+
+    @property
+    def storages(self) -> tuple[Storage, ...]:
+        """The runs of bytes that hold the elements."""
+        if isinstance(self.storage, Storage):
+            return (self.storage,)
+        return tuple(storage for piece in self.storage.pieces for storage in piece.ref.storages)
 
     @property
     def is_contiguous(self) -> bool:

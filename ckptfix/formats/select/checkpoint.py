@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ckptfix.formats.base import Opaque, TensorRef
+from ckptfix.formats.base import Joined, Opaque, TensorRef
 from ckptfix.tensors import Manifest
 
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -48,7 +48,7 @@ class Checkpoint:
     @property
     def files(self) -> frozenset[Path]:
         """The files that the tensors lie in."""
-        return frozenset(ref.storage.path for ref in self.tensors.values() if ref.storage.held is None)
+        return frozenset(one.path for ref in self.tensors.values() for one in ref.storages if one.held is None)
 
     @property
     def choice(self) -> str | None:
@@ -68,7 +68,7 @@ def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...
 def _place(ref: TensorRef) -> object:
     """Tell where a tensor begins, as something that no other place equals."""
     storage = ref.storage
-    if storage.held is not None:
+    if isinstance(storage, Joined) or storage.held is not None:
         return id(storage), ref.offset
     if storage.encoding == "raw":
         return storage.path, (storage.offset + storage.skip) * 8 + ref.offset * ref.spec.dtype.bits

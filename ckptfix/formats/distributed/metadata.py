@@ -1,0 +1,168 @@
+"""The `.metadata` of a distributed checkpoint, read from its pickle without running it.
+
+Format: torch/distributed/checkpoint/metadata.py (`Metadata`, `MetadataIndex`) and filesystem.py (`_StorageInfo`). It
+says of each key whether it is a tensor, with its shape, dtype and chunks, or bytes; and of each chunk, by key and
+offsets, which bytes of which file hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ckptfix.errors import LimitExceeded, MalformedFile, UnknownFormat
+from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Pairs, check_shape
+from ckptfix.formats.distributed.boxes import Box
+from ckptfix.formats.pickle import Machine, Stream, list_opaque
+from ckptfix.formats.pickle.globals import dtype_of
+from ckptfix.tensors import DType, Shape
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+MAX_STEPS = 100
+"""Containers that a value of the saved state dict may lie in."""
+
+_OURS = {
+    "torch.distributed.checkpoint.metadata": {
+        "Metadata",
+        "TensorStorageMetadata",
+        "BytesStorageMetadata",
+        "TensorProperties",
+        "_MEM_FORMAT_ENCODING",
+        "ChunkStorageMetadata",
+        "MetadataIndex",
+        "StorageMeta",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+    "pathlib._local": {"Path", "PosixPath", "WindowsPath"},
+}
+"""What the pickle of every distributed checkpoint makes, and what is data like the rest."""
+
+Step = str | int
+Where = tuple[str, tuple[int, ...] | None]
+"""A key, and the offsets of a chunk of it; None for bytes."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A tensor that was saved: its dtype is None where it is none that is known here."""
+
+    shape: Shape
+    dtype: DType | None
+    chunks: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """The bytes that hold a chunk or an object: a run of a file beside the metadata."""
+
+    file: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the folder holds: under each key a tensor, or None for an object; where each item lies; what was saved
+    inside what."""
+
+    values: Mapping[str, Saved | None]
+    items: Mapping[Where, Item]
+    paths: Mapping[str, tuple[Step, ...]]
+    opaque: tuple[tuple[str, Opaque], ...]
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """Read the pickle. Raises UnknownFormat for one of something else, MalformedFile for one that is not sound."""
+    machine = Machine(Stream.over(data), _refuse)
+    root = machine.load()
+    if machine.stream.position != len(data):
+        raise MalformedFile("has bytes after its pickle")
+    fields = _fields(root)
+    values, items = fields.get("state_dict_metadata"), fields.get("storage_data")
+    if not isinstance(root, Opaque) or not isinstance(values, Pairs):
+        raise UnknownFormat("is a pickle, but not the metadata of a distributed checkpoint")
+    if not isinstance(items, Pairs):
+        raise MalformedFile("the metadata do not say where the tensors lie")
+    created = [value for value in machine.created if value.name not in _OURS.get(value.module, ())]
+    return Metadata(
+        _unique([(_text(key), _read_value(value)) for key, value in values.items]),
+        _unique([(_read_index(key), _read_item(value)) for key, value in items.items]),
+        _read_paths(fields.get("planner_data")),
+        list_opaque(root, created),
+    )
+
+
+def _refuse(persistent_id: Node) -> Node:
+    raise MalformedFile("the metadata refer to something outside of themselves")
+
+
+def _fields(value: Node) -> dict[str, Node]:
+    """Give the attributes of an object; none for what is no object."""
+    if not isinstance(value, Opaque) or not isinstance(value.state, Pairs):
+        return {}
+    return {key: field for key, field in value.state.items if isinstance(key, str)}
+
+
+def _unique(pairs: list[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedFile("the metadata have an entry twice")
+    return found
+
+
+def _text(value: Node) -> str:
+    if not isinstance(value, str):
+        raise MalformedFile("the metadata have a key that is not text")
+    return value
+
+
+def _read_value(value: Node) -> Saved | None:
+    if isinstance(value, Opaque) and value.name == "BytesStorageMetadata":
+        return None
+    fields = _fields(value)
+    properties, chunks = fields.get("properties"), fields.get("chunks")
+    if not isinstance(properties, Opaque) or not isinstance(chunks, list):
+        raise MalformedFile("the metadata describe a value as neither a tensor nor bytes")
+    state = properties.state
+    dtype = state[0] if isinstance(state, tuple) and state else _fields(properties).get("dtype")
+    return Saved(check_shape(fields.get("size")), dtype_of(dtype), tuple(_read_box(chunk) for chunk in chunks))
+
+
+def _read_box(chunk: Node) -> Box:
+    fields = _fields(chunk)
+    return Box(check_shape(fields.get("offsets")), check_shape(fields.get("sizes")))
+
+
+def _read_index(value: Node) -> Where:
+    fields = _fields(value)
+    offset = fields.get("offset")
+    return _text(fields.get("fqn")), None if offset is None else check_shape(offset)
+
+
+def _read_item(value: Node) -> Item:
+    fields = _fields(value)
+    file, offset, nbytes = fields.get("relative_path"), fields.get("offset"), fields.get("length")
+    if fields.get("transform_descriptors"):
+        raise UnknownFormat("its files are transformed, by a compressor or the like, in a way that ckptfix cannot undo")
+    if not isinstance(file, str) or type(offset) is not int or type(nbytes) is not int:
+        raise MalformedFile("the metadata do not say where an item lies")
+    if not (0 <= offset <= MAX_NBYTES and 0 <= nbytes <= MAX_NBYTES):
+        raise MalformedFile("an item lies at no possible place of its file")
+    return Item(file, offset, nbytes)
+
+
+def _read_paths(value: Node) -> dict[str, tuple[Step, ...]]:
+    """Read the way to each key's value in what was saved: `{"model.w": ("model", "w")}`; empty where it is unknown."""
+    paths: dict[str, tuple[Step, ...]] = {}
+    for key, path in value.items if isinstance(value, Pairs) else ():
+        if isinstance(key, str) and isinstance(path, list | tuple):
+            steps = tuple(step for step in path if isinstance(step, str | int))
+            if len(steps) > MAX_STEPS:
+                raise LimitExceeded(f"a value lies in {len(steps)} containers, {MAX_STEPS} are allowed")
+            if steps and len(steps) == len(path):
+                paths[key] = steps
+    return paths
