@@ -25,6 +25,7 @@ from ckptfix.formats.base import (
     is_unicode,
     read_json_object,
 )
+from ckptfix.formats.base.json_object import decode_json
 from ckptfix.tensors import DType, TensorSpec
 
 MAX_HEADER = 100_000_000
@@ -71,7 +72,7 @@ class Safetensors(Format):
             if str(spec.dtype) not in _DTYPES:
                 raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which safetensors lacks", hint="write .pth, or cast")
             if key == "__metadata__" or not is_unicode(key):
-                raise UnsupportedOutput(f"safetensors cannot have the key {key!r}", hint="rename it")
+                raise UnsupportedOutput(f"safetensors cannot have the key {key[:80]!r}", hint="rename it")
         for name, text in metadata.items():
             if not (is_unicode(name) and is_unicode(text)):
                 raise UnsupportedOutput(f"safetensors cannot have the metadata {name!r}: it is not Unicode")
@@ -127,24 +128,24 @@ class _Span:
     def read(cls, key: str, entry: object) -> _Span:
         """Check one entry of the header by itself."""
         if not isinstance(entry, dict) or entry.keys() != _FIELDS:
-            raise MalformedFile(f"{key!r}: an entry must have exactly dtype, shape and data_offsets")
+            raise MalformedFile(f"{key[:80]!r}: an entry must have exactly dtype, shape and data_offsets")
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
-            raise MalformedFile(f"{key!r}: unknown dtype {str(entry['dtype'])[:40]!r}")
+            raise MalformedFile(f"{key[:80]!r}: unknown dtype {str(entry['dtype'])[:40]!r}")
         try:
             spec = TensorSpec(check_shape(entry["shape"]), _DTYPES[entry["dtype"]])
         except (MalformedFile, LimitExceeded) as error:
-            raise type(error)(f"{key!r}: {error.message}") from error
+            raise type(error)(f"{key[:80]!r}: {error.message}") from error
         offsets = entry["data_offsets"]
         if not isinstance(offsets, list) or [type(offset) for offset in offsets] != [int, int]:
-            raise MalformedFile(f"{key!r}: data_offsets must be two integers")
+            raise MalformedFile(f"{key[:80]!r}: data_offsets must be two integers")
         begin, end = offsets
         if not 0 <= begin <= end:
-            raise MalformedFile(f"{key!r}: data_offsets run backwards, from {begin} to {end}")
+            raise MalformedFile(f"{key[:80]!r}: data_offsets run backwards, from {begin} to {end}")
         if spec.dtype in _SUB_BYTE and spec.numel * spec.dtype.bits % 8:
-            raise MalformedFile(f"{key!r}: {spec} does not end on a whole byte")
+            raise MalformedFile(f"{key[:80]!r}: {spec} does not end on a whole byte")
         nbytes = spec.nbytes
         if end - begin != nbytes:
-            raise MalformedFile(f"{key!r}: {spec} takes {nbytes} bytes, data_offsets give it {end - begin}")
+            raise MalformedFile(f"{key[:80]!r}: {spec} takes {nbytes} bytes, data_offsets give it {end - begin}")
         return cls(spec, begin, end)
 
     def place(self, path: Path, start: int) -> TensorRef:
@@ -162,11 +163,12 @@ def _parse(raw: bytes) -> dict[str, object]:
     """Read the JSON object, which must begin at once and end in nothing but spaces."""
     if not raw.startswith(b"{"):
         raise MalformedFile("the header does not begin with '{'")
-    text = raw.rstrip(b" ")
-    header = read_json_object(text, "the header")
-    if not text.endswith(b"}"):
-        raise MalformedFile("the header is padded with something other than spaces")
-    return header
+    raw = raw.rstrip(b" ")
+    if not raw.endswith(b"}"):
+        raise MalformedFile("the header is cut off, or padded with something other than spaces")
+    text = decode_json(raw, "the header")
+    del raw  # it is as large as the text
+    return read_json_object(text, "the header")
 
 
 def _check_metadata(metadata: object) -> Mapping[str, str]:
@@ -174,7 +176,7 @@ def _check_metadata(metadata: object) -> Mapping[str, str]:
         raise MalformedFile("__metadata__ must map text to text")
     for key, text in metadata.items():
         if not is_unicode(text):
-            raise MalformedFile(f"the metadata {key!r} is not Unicode")
+            raise MalformedFile(f"the metadata {key[:80]!r} is not Unicode")
     return metadata
 
 
@@ -183,9 +185,11 @@ def _check_tiling(spans: Mapping[str, _Span], available: int) -> None:
     position = 0
     for key, span in sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)):
         if span.begin < position:
-            raise MalformedFile(f"{key!r} overlaps another tensor: it begins at {span.begin}, before {position}")
+            raise MalformedFile(f"{key[:80]!r} overlaps another tensor: it begins at {span.begin}, before {position}")
         if span.begin > position:
-            raise MalformedFile(f"bytes {position} to {span.begin} of the data belong to no tensor, before {key!r}")
+            raise MalformedFile(
+                f"bytes {position} to {span.begin} of the data belong to no tensor, before {key[:80]!r}"
+            )
         position = span.end
     if position > available:
         raise TruncatedFile(

@@ -25,6 +25,7 @@ from ckptfix.formats.base import (
     lacking,
     read_json_object,
 )
+from ckptfix.formats.base.json_object import decode_json
 
 MAX_INDEX = 100_000_000
 """Bytes of an index: what the header of a safetensors file may have."""
@@ -90,7 +91,7 @@ class _Index:
         with File(path) as file:
             if file.size > MAX_INDEX:
                 raise LimitExceeded(f"the index takes {file.size} bytes, {MAX_INDEX} are allowed")
-            document = read_json_object(file.read(0, file.size), "the index")
+            document = read_json_object(decode_json(file.read(0, file.size), "the index"), "the index")
         weight_map = document.get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise MalformedFile("the index has no weight_map from keys to names of files")

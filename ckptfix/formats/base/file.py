@@ -154,6 +154,8 @@ def inflate(packed: Iterable[bytes], nbytes: int) -> Iterator[bytes]:
             part = inflater.unconsumed_tail
             # A full chunk may leave output inside the inflater although it has taken all the input.
             pending = bool(part) or len(chunk) == CHUNK
+    if not inflater.eof or inflater.unused_data:
+        raise MalformedFile("a deflated entry ends before or after its deflate stream does")
     if produced != nbytes:
         raise MalformedFile(f"a deflated entry holds {produced} bytes and declares {nbytes}")
 

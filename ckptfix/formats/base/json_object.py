@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
-from ckptfix.errors import MalformedFile
+from ckptfix.errors import LimitExceeded, MalformedFile
+
+MAX_WIDE = 24 << 20
+"""Bytes of a text with characters beyond ASCII, which may take four times as much once decoded."""
+
+MAX_CONTAINERS = 1_000_000
+"""Lists and maps in a text. A safetensors header has three a tensor, and one for its digest."""
+
+MAX_ITEMS = 2_500_000
+"""Commas in a text. A safetensors header has about five a tensor, and two for its digest."""
 
 
-def read_json_object(raw: bytes, what: str) -> dict[str, object]:
+def decode_json(raw: bytes, what: str) -> str:
+    """Give the text of a JSON document, before it is known to be one.
+
+    Raises MalformedFile where it is not UTF-8, LimitExceeded where its values would take far more memory than it does.
+    """
+    if len(raw) > MAX_WIDE and not raw.isascii():
+        raise LimitExceeded(f"{what} has {len(raw)} bytes, some of them beyond ASCII, where {MAX_WIDE} are allowed")
+    containers, items = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
+    if containers > MAX_CONTAINERS or items > MAX_ITEMS:
+        raise LimitExceeded(f"{what} holds some {containers} lists and maps, and {items} items")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedFile(f"{what} is not JSON: {error}") from error
+
+
+def read_json_object(text: str, what: str) -> dict[str, object]:
     """Read a JSON object. `what` names it in messages: "the header".
 
     Raises MalformedFile for another text, and for duplicate keys, NaN or infinity, and keys that are not Unicode.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        entries: dict[str, object] = {}
-        for key, value in pairs:
-            if key in entries:
-                raise MalformedFile(f"{what} has the key {key[:80]!r} twice")
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise MalformedFile(f"{what} has the key {twice[:80]!r} twice")
+        for key in entries:
             if not is_unicode(key):
                 raise MalformedFile(f"{what} has a key that is not Unicode: {key[:80]!r}")
-            entries[key] = value
         return entries
 
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_refuse_constant)
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedFile(f"{what} is not JSON: {error}") from error
     if not isinstance(found, dict):

@@ -32,6 +32,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _SENTINEL = 0xFFFFFFFF
 _STREAMED = 1 << 3  # sizes and CRC follow the data
 _ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
+_UNICODE_PATH = 0x7075  # Info-ZIP's: APPNOTE 4.6.9
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,22 @@ class Entry:
 def read_directory(file: File) -> dict[str, Entry]:
     """List the entries in the directory's order.
 
-    Raises MalformedFile for duplicate names, encryption, compression other than deflate, local headers that say
-    something else than the directory, and entries that overlap; TruncatedFile where the directory is missing.
+    Raises MalformedFile for duplicate names, names that readers cut or replace, encryption, compression other than
+    deflate, local headers that say something else than the directory, and entries that overlap; TruncatedFile where
+    the directory is missing.
     """
     count, offset, nbytes = _find_directory(file)
     if count > MAX_ENTRIES or nbytes > MAX_DIRECTORY:
         raise LimitExceeded(f"the zip directory has {count} entries in {nbytes} bytes")
     entries: dict[str, Entry] = {}
+    folded: set[bytes] = set()
     for entry in _read_central(file, file.read(offset, nbytes), offset):
         if entry.name in entries:
             raise MalformedFile(f"the archive has the entry {entry.name!r} twice")
+        # torch looks records up without regard to case (miniz, `mz_zip_reader_locate_file`), Python with.
+        if (plain := entry.name.encode().lower()) in folded:
+            raise MalformedFile(f"the archive has the entry {entry.name!r} twice, but for capital letters")
+        folded.add(plain)
         entries[entry.name] = entry
     if len(entries) != count:
         raise MalformedFile(f"the zip directory lists {len(entries)} entries and declares {count}")
@@ -134,6 +141,10 @@ def _read_central(file: File, directory: bytes, limit: int) -> Iterator[Entry]:
         if at > len(directory):
             raise MalformedFile("the zip directory ends inside an entry")
         name = _decode(raw)
+        if "\0" in name:
+            raise MalformedFile(f"the entry {name!r} has a NUL in its name, where some readers end it")
+        if any(kind == _UNICODE_PATH for kind, _ in _extra_fields(extra)):
+            raise MalformedFile(f"the entry {name!r} has a second name, in an extra field")
         if _SENTINEL in (nbytes, stored, header):
             nbytes, stored, header = _widen(name, extra, (nbytes, stored, header))
         if flags & _ENCRYPTED:
@@ -155,16 +166,21 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp437")  # what zip means by bytes that are not UTF-8
 
 
-def _widen(name: str, extra: bytes, fields: tuple[int, ...]) -> list[int]:
-    """Take the 64-bit values, from the extra field with id 1, of those fields that are saturated."""
+def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give the extra fields with their ids."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
-        field = extra[at + 4 : at + 4 + length]
+        yield kind, extra[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _widen(name: str, extra: bytes, fields: tuple[int, ...]) -> list[int]:
+    """Take the 64-bit values, from the extra field with id 1, of those fields that are saturated."""
+    for kind, field in _extra_fields(extra):
         if kind == 1 and len(field) >= 8 * fields.count(_SENTINEL):
             values = struct.iter_unpack("<Q", field[: 8 * fields.count(_SENTINEL)])
             return [next(values)[0] if value == _SENTINEL else value for value in fields]
-        at += 4 + length
     raise MalformedFile(f"the entry {name!r} lacks its zip64 sizes")
 
 
