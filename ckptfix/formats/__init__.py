@@ -164,7 +164,6 @@ def _unknown(head: bytes, path: Path) -> CkptfixError:
 
 _OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
-    b"\x93NUMPY": "a NumPy array",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "a gzip archive",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from ckptfix.formats.base import Contents, File, FileLayout, Format, Frame, Slot
 from ckptfix.formats.pickle.emit import emit
 from ckptfix.formats.zip.archive import directory_nbytes, place_members, seal_members
+from ckptfix.formats.zip.first import first_name
 from ckptfix.formats.zip.saved import METADATA, RECEIPT, read_saved
 from ckptfix.tensors import TensorSpec
 
@@ -27,8 +28,8 @@ class TorchZip(Format):
     suffixes = (".pth", ".pt", ".bin")
 
     def recognises(self, head: bytes, path: Path) -> bool:
-        """Tell by the signature of a local header."""
-        return head.startswith(b"PK\3\4")
+        """Tell by the signature of a local header; the archives of numpy tell by the first name."""
+        return head.startswith(b"PK\3\4") and not (first_name(head) or "").endswith(".npy")
 
     def open(self, path: Path) -> Contents:
         """Read the directory and the pickle. Raises UnknownFormat for other zip archives."""

@@ -91,6 +91,8 @@ def test_fixtures_can_be_made_again(tmp_path: Path) -> None:
 
 def test_every_format_is_found_once() -> None:
     assert sorted(known.name for known in list_formats()) == [
+        "npy",
+        "npz",
         "pickle",
         "safetensors",
         "sharded checkpoint",
@@ -116,7 +118,6 @@ _NO_CHECKPOINTS = {
     "json at byte 8": (b'12345678{"a": 1}', UnknownFormat, "is a text file"),
     "page": (b"\n<!DOCTYPE html><html>", UnknownFormat, "is a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", UnknownFormat, "git-lfs pointer"),
-    "array": (b"\x93NUMPY\x01\x00", UnknownFormat, "a NumPy array"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(9), UnknownFormat, "an HDF5 file"),
     "noise": (bytes(range(255, 0, -1)), UnknownFormat, "no checkpoint of a known format .*torch zip"),
 }

@@ -192,7 +192,7 @@ def test_refuses_an_entry_that_runs_into_the_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a.npy": b""}, "is a NumPy archive, not a torch checkpoint"),
+        ({"readme.txt": b"", "a.npy": b""}, "is a NumPy archive, not a torch checkpoint"),
         ({"x/readme.txt": b""}, "is a zip archive without data.pkl"),
         ({"x/y/data.pkl": b""}, "data.pkl in an inner folder"),
     ],

@@ -31,6 +31,13 @@ class Stream:
         """Read bytes that are in memory."""
         return cls(lambda offset, length: data[offset : offset + length], 0, len(data))
 
+    @classmethod
+    def within(cls, data: bytes, start: int, path: Path) -> Stream:
+        """Read bytes that are in memory and lie at byte `start` of a file."""
+        return cls(
+            lambda offset, length: data[offset - start : offset - start + length], start, start + len(data), path
+        )
+
     @property
     def position(self) -> int:
         """The offset of the next byte in the file."""

@@ -72,8 +72,7 @@ def _stream_of(file: File, entry: Entry, data: bytes) -> Stream:
     """
     if entry.method == DEFLATED:
         return Stream.over(data)
-    start = file.start + entry.offset
-    return Stream(lambda at, length: data[at - start : at - start + length], start, start + len(data), file.path)
+    return Stream.within(data, file.start + entry.offset, file.path)
 
 
 def _read_metadata(file: File, entries: dict[str, Entry], prefix: str) -> dict[str, str]:
