@@ -69,7 +69,8 @@ class Job:
             f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
             for names in map(" and ".join, self.plan.tied_apart)
         ]
-        return (*([would_call] if called else []), *self.target.notes, *tied)
+        read = [f"{self.checkpoint.path.name}: {note}" for note in self.checkpoint.notes]
+        return (*read, *([would_call] if called else []), *self.target.notes, *tied)
 
 
 def prepare_job(
@@ -136,8 +137,9 @@ def plan_output(
 
 
 def refuse_source(out: Path, checkpoint: Checkpoint) -> None:
-    """Raise OutputExists where the output would replace the very file that is read."""
-    if out.exists() and out.samefile(checkpoint.path):
+    """Raise OutputExists where the output would replace a file that is read."""
+    files = {checkpoint.path, *checkpoint.files}
+    if out.exists() and any(out.samefile(file) for file in files if file.exists()):
         raise OutputExists("is the source itself", where=str(out), hint="write to another file")
 
 

@@ -70,17 +70,17 @@ def open_contents(path: str | Path) -> Contents:
     Raises SourceNotFound or ReadFailed where the file cannot be read, UnknownFormat where it is no checkpoint, and
     TruncatedFile, MalformedFile or LimitExceeded where it is a broken or hostile one.
     """
-    path = file = Path(path)
+    file = Path(path)
     notes: tuple[str, ...] = ()
     try:
-        if is_folder(path):
-            file, notes = find_in_folder(path)
+        if is_folder(file):
+            file, notes = find_in_folder(file)
         found = _open_file(file, list_formats())
     except CkptfixError as error:
         # A format knows what is wrong; where it is is known here.
         error.where = error.where or str(file)
         raise
-    return dataclasses.replace(found, path=path, notes=(*notes, *found.notes))
+    return dataclasses.replace(found, notes=(*notes, *found.notes))
 
 
 def _open_file(path: Path, formats: Sequence[Format]) -> Contents:

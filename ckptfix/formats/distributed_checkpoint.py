@@ -71,7 +71,7 @@ class DistributedCheckpoint(Format):
         if opened:
             key, _ = next(iter(opened))
             raise MalformedFile(f"the metadata place an item of {key[:200]!r} that they do not describe")
-        return Contents(path, self.name, _nest(values, metadata), {}, tuple(opaque))
+        return Contents(path.parent, self.name, _nest(values, metadata), {}, tuple(opaque))
 
 
 def _open_items(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,24 +28,39 @@ def reload(checkpoint: Checkpoint) -> Reloaded:
 
     `torch.load` refuses a file that names classes which it does not know. Then the tensors are read by ckptfix.
     """
-    if checkpoint.format == "safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return Reloaded(load_file(checkpoint.path))
-        except SafetensorError as error:
-            note = f"safetensors refuses the file, ckptfix read it: {one_line(error)}"
-            return Reloaded(read_tensors(checkpoint), note)
-    try:
-        root = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, EOFError) as error:
-        return Reloaded(read_tensors(checkpoint), f"torch.load refuses the file, ckptfix read it: {one_line(error)}")
+    if checkpoint.format == "torch distributed":
+        return Reloaded(read_tensors(checkpoint), "torch would unpickle .metadata: ckptfix read the folder")
+    found: dict[str, Tensor] = {}
+    shards = sorted(checkpoint.files) if checkpoint.format.startswith("sharded ") else [checkpoint.path]
+    for path in shards:
+        loaded = _load_file(path) if checkpoint.format.endswith("safetensors") else _torch_load(path)
+        if isinstance(loaded, str):
+            return Reloaded(read_tensors(checkpoint), loaded)
+        found |= dict(_flatten(loaded, ""))
     prefix = f"{checkpoint.select}." if checkpoint.select not in ("", WHOLE) else ""
-    found = {key.removeprefix(prefix): tensor for key, tensor in _flatten(root, "") if key.startswith(prefix)}
+    found = {key.removeprefix(prefix): tensor for key, tensor in found.items() if key.startswith(prefix)}
     if not checkpoint.tensors.keys() <= found.keys():
         return Reloaded(read_tensors(checkpoint), "torch.load gives other keys, ckptfix read the file")
     return Reloaded({key: found[key] for key in checkpoint.tensors})
+
+
+def _load_file(path: Path) -> dict[str, Tensor] | str:
+    """Give the tensors of one file of safetensors, or say why its library refuses it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        return f"safetensors refuses the file, ckptfix read it: {one_line(error)}"
+
+
+def _torch_load(path: Path) -> object:
+    """Give what a file of torch holds, or say why torch refuses it."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, EOFError) as error:
+        return f"torch.load refuses the file, ckptfix read it: {one_line(error)}"
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
