@@ -60,6 +60,11 @@ def unwrap(args: Arguments) -> Node:
     return args[0] if args and isinstance(args[0], TensorRef | Opaque) else None
 
 
+def first_argument(args: Arguments) -> Node:
+    """Give the list or the tagged value of a TorchScript archive."""
+    return args[0] if args else None
+
+
 def rebuild_from_type(args: Arguments) -> Node:
     """Make a tensor of a subclass, of (function, type, arguments, state): the tensor is what the function makes."""
     if len(args) != 4 or not isinstance(args[0], Global) or not isinstance(args[2], tuple):
@@ -154,6 +159,13 @@ _BY_MODULE: dict[str, dict[str, Constructor]] = {
         "bytearray": byte_string,
     },
     "_codecs": {"encode": encode},
+    "torch.jit._pickle": {
+        "build_intlist": first_argument,
+        "build_doublelist": first_argument,
+        "build_boollist": first_argument,
+        "build_tensorlist": first_argument,
+        "restore_type_tag": first_argument,
+    },
 }
 
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {

@@ -13,6 +13,7 @@ from ckptfix.errors import MalformedFile, UnknownFormat
 from ckptfix.formats.base import File, Node, Opaque, Storage
 from ckptfix.formats.pickle import WITH_ARRAYS, Machine, StorageId, StorageTable, Stream, limits, list_opaque
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
+from ckptfix.formats.zip.script import sort_attributes
 
 RECEIPT = "ckptfix.json"
 METADATA = "ckptfix-metadata.json"
@@ -53,12 +54,20 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
             entry.crc32 if keeps_crc else None,
         )
 
+    def source(name: str, limit: int) -> bytes | None:
+        entry = entries.get(f"{prefix}/{name}")
+        text = None if entry is None else entry.read(file, limit)
+        if entry is not None and text is not None and keeps_crc:
+            entry.check(text)
+        return text
+
     table = StorageTable(place)
     machine = Machine(Stream.over(data), table.find)
     root = machine.load()
     if not table.ids:
         machine = Machine(_stream_of(file, pickle, data), table.find, WITH_ARRAYS)
         root = machine.load()
+    sort_attributes(machine.created, source)
     if machine.stream.remaining:
         raise MalformedFile("has bytes after the pickle in its data.pkl")
     return root, _read_metadata(file, entries, prefix), list_opaque(root, machine.created)
