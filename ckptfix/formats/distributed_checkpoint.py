@@ -54,7 +54,8 @@ class DistributedCheckpoint(Format):
         with File(path) as file:
             if file.size > limits.PICKLE_NBYTES:
                 raise MalformedFile(f"takes {file.size} bytes, {limits.PICKLE_NBYTES} are allowed")
-            metadata = read_metadata(file.read(0, file.size))
+            held = sum(one.stat().st_size for one in path.parent.glob("*.distcp") if one.is_file())
+            metadata = read_metadata(file.read(0, file.size), held)
         names = sorted({item.file for item in metadata.items.values()})
         if missing := lacking(path, names):
             shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")

@@ -44,7 +44,7 @@ class TorchLegacy(Format):
             places = _place_storages(file, ids, keys, end)
             table = StorageTable(lambda found: places[found.key])
             if ids:
-                machine = Machine(Stream(file.read, 0, end), table.find)
+                machine = Machine(Stream(file.read, 0, end), table.find, storages=table.ids)
             else:
                 machine = Machine(Stream(file.read, 0, end, path), table.find, WITH_ARRAYS)
             values = [machine.load() for _ in range(5)]
@@ -55,7 +55,7 @@ def _read_layout(file: File) -> tuple[dict[str, StorageId], list[str], int]:
     """Give the storages that the object uses, their keys in the file's order, and the byte after the pickles."""
     stream = Stream(file.read, 0, file.size)
     table = StorageTable(lambda found: Storage(file.path, 0, found.nbytes, found.nbytes))
-    machine = Machine(stream, table.find)
+    machine = Machine(stream, table.find, storages=table.ids)
     if machine.load() != MAGIC:
         raise MalformedFile("does not begin with the magic number of torch")
     if machine.load() != PROTOCOL:

@@ -88,7 +88,7 @@ def test_refuses_broken_pickles(case: str) -> None:
     assert time.perf_counter() - start < 2
 
 
-_DEEP = 500_000
+_DEEP = 100_000
 
 _BOMBS = {
     "deep lists": b"]" * _DEEP + b"a" * (_DEEP - 1),
@@ -139,7 +139,7 @@ def test_refuses_mappings_that_unfold_without_end(tmp_path: Path) -> None:
     levels = b"".join(b"q\x010}(" + text("a") + b"h\x01" + text("b") + b"h\x01u" for _ in range(40))
     body = mapping(w=tensor(), bomb=mapping(v=tensor()) + levels)
     start = time.perf_counter()
-    with pytest.raises(RefusedContent, match="unfold into more than"):
+    with pytest.raises(RefusedContent, match="unfold into far more"):
         open_checkpoint(_archive(tmp_path / "x.pth", body))
     assert time.perf_counter() - start < 60
 

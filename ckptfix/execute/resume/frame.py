@@ -23,10 +23,10 @@ def copy_plain(node: Node, budget: Budget, depth: int = 0) -> Frame:
     if depth > _DEEPEST or is_module(node) or (mapping is None and not isinstance(node, list | tuple)):
         raise NotPlain
     if mapping is None:
-        budget.spend(len(children(node)))
+        budget.spend(node, len(children(node)))
         parts = [copy_plain(child, budget, depth + 1) for _, child in children(node)]
         return tuple(parts) if isinstance(node, tuple) else parts
-    budget.spend(len(mapping.items))
+    budget.spend(node, len(mapping.items))
     if not all(isinstance(key, str | int) for key, _ in mapping.items):
         raise NotPlain
     return {cast("str | int", key): copy_plain(value, budget, depth + 1) for key, value in mapping.items}

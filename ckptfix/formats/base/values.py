@@ -94,10 +94,10 @@ def check_shape(shape: object) -> Shape:
 
     Raises MalformedFile where it is not a sequence of integers >= 0, LimitExceeded where no tensor can have it.
     """
+    if isinstance(shape, list | tuple) and len(shape) > MAX_RANK:
+        raise LimitExceeded(f"a tensor has {len(shape)} axes, {MAX_RANK} are possible")
     if not isinstance(shape, list | tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise MalformedFile(f"a shape is not a list of integers from 0 up: {_clip(shape)}")
-    if len(shape) > MAX_RANK:
-        raise LimitExceeded(f"a tensor has {len(shape)} axes, {MAX_RANK} are possible")
     # Empty axes count as one: the strides of an empty tensor overflow all the same.
     if math.prod(extent or 1 for extent in shape) > MAX_NBYTES // 16:
         raise LimitExceeded(f"a tensor of shape {_clip(list(shape))} has more elements than a file can hold")

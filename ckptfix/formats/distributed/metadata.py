@@ -75,9 +75,13 @@ class Metadata:
     opaque: tuple[tuple[str, Opaque], ...]
 
 
-def read_metadata(data: bytes) -> Metadata:
-    """Read the pickle. Raises UnknownFormat for one of something else, MalformedFile for one that is not sound."""
-    machine = Machine(Stream.over(data), _refuse)
+def read_metadata(data: bytes, held: int) -> Metadata:
+    """Read the pickle of a folder whose files hold so many bytes.
+
+    Raises UnknownFormat for one of something else, MalformedFile for one that is not sound.
+    """
+    # Every tensor has its description here, of a few hundred bytes; small ones are kept together as one.
+    machine = Machine(Stream.over(data), _refuse, storages=range(held >> 10))
     root = machine.load()
     if machine.stream.position != len(data):
         raise MalformedFile("has bytes after its pickle")

@@ -15,7 +15,8 @@ DISCARDED = "(discarded)"
 
 _STEPS = 32
 _NAME = 40
-"""Steps of a place, and characters of a key in it, that are shown."""
+_PLACE = 200
+"""Steps of a place, characters of a key in it, and characters of it all, that are shown."""
 
 _Trail = tuple["_Trail", str] | None
 
@@ -41,18 +42,23 @@ def list_opaque(root: Node, created: Iterable[Opaque]) -> tuple[tuple[str, Opaqu
 
 def walk(root: Node) -> Iterator[tuple[Node, _Trail]]:
     """Give every container and record under `root` once, in the file's order, with the way that leads there."""
-    pending: list[tuple[Node, _Trail, int]] = [(root, None, 0)]
+    # One iterator a level: a long list is not listed again.
+    levels: list[Iterator[tuple[Node, _Trail]]] = [iter([(root, None)])]
     seen: set[int] = set()
-    while pending:
-        value, trail, depth = pending.pop()
-        if not isinstance(value, Pairs | Opaque | list | tuple) or id(value) in seen:
-            continue
-        if depth > limits.DEPTH:
-            raise LimitExceeded(f"values lie more than {limits.DEPTH} containers deep in a pickle")
-        seen.add(id(value))
-        yield value, trail
-        children = [(child, (trail, step), depth + 1) for step, child in _children(value)]
-        pending.extend(reversed(children))
+    while levels:
+        value, trail = next(levels[-1], (None, None))
+        if value is None:
+            levels.pop()
+        elif isinstance(value, Pairs | Opaque | list | tuple) and id(value) not in seen:
+            if len(levels) > limits.DEPTH:
+                raise LimitExceeded(f"values lie more than {limits.DEPTH} containers deep in a pickle")
+            seen.add(id(value))
+            yield value, trail
+            levels.append(_below(value, trail))
+
+
+def _below(value: Pairs | Opaque | list[Node] | tuple[Node, ...], trail: _Trail) -> Iterator[tuple[Node, _Trail]]:
+    return ((child, (trail, step)) for step, child in _children(value) if child is not None)
 
 
 def _children(value: Pairs | Opaque | list[Node] | tuple[Node, ...]) -> Iterator[tuple[str, Node]]:
@@ -96,4 +102,4 @@ def _place(trail: _Trail) -> str:
         trail, step = trail
         steps.append(step)
     place = "".join(reversed(steps)).removeprefix(".")
-    return place if trail is None else f"…{place}"
+    return place if trail is None and len(place) <= _PLACE else f"…{place[-_PLACE:]}"

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
-from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Run, StorageValue, view
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Run, StorageValue, is_of_torch, view
 from ckptfix.tensors import DType
 
 Arguments = tuple[Node, ...]
@@ -231,7 +231,7 @@ def is_known(value: Opaque) -> bool:
     """Whether a record stands for data: a dtype, a storage, a class of ours, an array of numpy."""
     if isinstance(value, StorageValue | Run):
         return True
-    if value.module.startswith("torch") and (value.name in STORAGE_TYPES or value.name in _TENSOR_TYPES):
+    if is_of_torch(value.module) and (value.name in STORAGE_TYPES or value.name in _TENSOR_TYPES):
         return True
     if value.name in _INERT.get(value.module, ()):
         return True

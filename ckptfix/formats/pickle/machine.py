@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping, Sized
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs
 from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.costs import COST_OF_PAIR, COSTS, cost_of_call
 from ckptfix.formats.pickle.globals import CONSTRUCTORS, Constructor, construct, modern_module
 from ckptfix.formats.pickle.opcodes import STEPS, STOP
 from ckptfix.formats.pickle.stream import Stream
@@ -18,7 +18,8 @@ class Machine:
     """Runs pickles from a stream. `persistent` gives the value that a persistent id stands for.
 
     `constructors` are the calls whose values are known. `created` collects every record that the pickles made, also
-    those that they then threw away.
+    those that they then threw away. `spent` is what the values have cost so far; `storages` are those that the file
+    holds, each of which pays for a tensor of a sound pickle.
     """
 
     stream: Stream
@@ -27,18 +28,25 @@ class Machine:
     stack: list[Node]
     marks: list[list[Node]]
     memo: dict[int, Node]
+    spent: int
 
     def __init__(
         self,
         stream: Stream,
         persistent: Callable[[Node], Node],
         constructors: Mapping[tuple[str, str], Constructor] = CONSTRUCTORS,
+        *,
+        storages: Sized = (),
+        budget: int = limits.BUDGET,
     ) -> None:
         self.stream = stream
         self.persistent = persistent
         self.created = []
         self.stack, self.marks, self.memo = [], [], {}
+        self.spent = 0
         self._constructors = constructors
+        self._storages = storages
+        self._budget = budget
         self._built: dict[int, Node] = {}
 
     def load(self) -> Node:
@@ -48,7 +56,11 @@ class Machine:
         """
         self.stack, self.marks, self.memo = [], [], {}
         self.stream.begin()
-        for opcode in islice(self.stream.opcodes(), limits.OPCODES):
+        allowed = self._budget
+        for opcode in self.stream.opcodes():
+            self.spent += COSTS[opcode]
+            if self.spent > allowed:
+                allowed = self._check_budget()
             step = STEPS[opcode]
             if step is not None:
                 step(self)
@@ -59,7 +71,14 @@ class Machine:
                 return value
             else:
                 raise self.fault(f"has an unknown opcode, {opcode:#04x}")
-        raise LimitExceeded(f"a pickle has more than {limits.OPCODES} opcodes")
+        raise AssertionError("the opcodes end with the stream, which raises")
+
+    def _check_budget(self) -> int:
+        """Give what may be spent by now. Raises LimitExceeded where it is spent."""
+        allowed = self._budget + limits.STORAGE_BUDGET * len(self._storages)
+        if self.spent > allowed:
+            raise LimitExceeded(f"a pickle makes more values than its {len(self._storages)} storages can need")
+        return allowed
 
     def fault(self, text: str) -> MalformedFile:
         """Say what is wrong with the pickle, and where."""
@@ -113,6 +132,7 @@ class Machine:
         """Take the items by twos: key, value, key, value."""
         if len(items) % 2:
             raise self.fault("has a key without a value")
+        self.spent += COST_OF_PAIR * len(items) // 2
         return list(zip(items[::2], items[1::2], strict=True))
 
     def extend(self, items: list[Node]) -> None:
@@ -149,6 +169,7 @@ class Machine:
         """Give the value of a call, or a record of it."""
         if not isinstance(args, tuple):
             raise self.fault("calls something with arguments that are no tuple")
+        self.spent += cost_of_call(function, args)
         made = construct(function, args, self._constructors)
         if isinstance(made, Opaque):
             self.record(made)
@@ -168,5 +189,3 @@ class Machine:
     def record(self, value: Opaque) -> None:
         """Keep a record for the report."""
         self.created.append(value)
-        if len(self.created) > limits.RECORDS:
-            raise LimitExceeded(f"a pickle makes more than {limits.RECORDS} objects of classes that are not data")

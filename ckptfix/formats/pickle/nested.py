@@ -12,6 +12,7 @@ from pathlib import Path
 from ckptfix.errors import MalformedFile, RefusedContent
 from ckptfix.formats.base import Node, Storage
 from ckptfix.formats.pickle.arrays import storage_of
+from ckptfix.formats.pickle.costs import NESTED_BUDGET
 from ckptfix.formats.pickle.globals import Arguments, is_known
 from ckptfix.formats.pickle.machine import Machine
 from ckptfix.formats.pickle.storages import StorageTable
@@ -66,7 +67,7 @@ def _read(head: bytes) -> tuple[StorageValue, int] | None:
     """Run the five pickles. Give the storage that they describe, and the byte at which its elements begin."""
     stream = Stream.over(head)
     table = StorageTable(lambda found: Storage(Path(), 0, found.nbytes, found.nbytes))
-    machine = Machine(stream, table.find)
+    machine = Machine(stream, table.find, budget=NESTED_BUDGET)
     try:
         magic, protocol, _, value, keys = (machine.load() for _ in range(5))
         count = int.from_bytes(stream.take(8), "little", signed=True)

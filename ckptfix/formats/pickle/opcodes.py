@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ckptfix.errors import LimitExceeded
 from ckptfix.formats.base import Pairs
 from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.costs import cost_of_text
 from ckptfix.formats.pickle.values import Run
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def _allowed(length: int) -> int:
 
 def _string(m: Machine, width: int) -> None:
     length = _unsigned(m, width)
-    m.stack.append(_leave(m, length, "bytes") or m.stream.take(_allowed(length)))
+    run = _leave(m, length, "bytes")
+    m.spent += 0 if run else length
+    m.stack.append(run or m.stream.take(_allowed(length)))
 
 
 def _characters(m: Machine, width: int) -> None:
@@ -71,7 +74,9 @@ def _long(m: Machine, width: int) -> int:
 
 def _text(m: Machine, raw: bytes, encoding: str = "utf-8") -> str:
     try:
-        return raw.decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
+        text = raw.decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
+        m.spent += cost_of_text(text)
+        return text
     except UnicodeDecodeError as error:
         raise m.fault(f"holds text that is not {encoding}") from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import MAX_NBYTES, Node, Storage
-from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, text_of
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, is_of_torch, text_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StorageId:
     @classmethod
     def read(cls, kind: Node, key: Node, numel: Node) -> StorageId:
         """Check what a file says of a storage. Raises MalformedFile."""
-        if not isinstance(kind, Global) or not kind.module.startswith("torch") or kind.name not in STORAGE_TYPES:
+        if not isinstance(kind, Global) or not is_of_torch(kind.module) or kind.name not in STORAGE_TYPES:
             raise MalformedFile(
                 f"a storage is of the unknown class {kind if isinstance(kind, Global) else type(kind).__name__}"
             )

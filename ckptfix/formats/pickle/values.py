@@ -79,6 +79,11 @@ class Unbuilt(Opaque):
     build: Callable[[Node], Node] = field(kw_only=True)
 
 
+def is_of_torch(module: str) -> bool:
+    """Tell a module of torch from one that only begins like it."""
+    return module == "torch" or module.startswith("torch.")
+
+
 def text_of(value: Node) -> str | None:
     """Give text as text, and the ASCII byte strings of Python 2 too; None for anything else."""
     if isinstance(value, str):

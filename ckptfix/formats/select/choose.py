@@ -101,7 +101,7 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
             if not asides:
                 continue
         inside = children(node)
-        budget.spend(len(inside))
+        budget.spend(node, len(inside))
         pending.extend(((trail, name), child) for name, child in reversed(inside))
     if any(not one.asides for one in found):
         return [one for one in found if not one.asides], tuple(optimizers)

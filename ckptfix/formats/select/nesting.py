@@ -10,8 +10,10 @@ from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
 
 Named = list[tuple[str, Node]]
 
-MAX_VISITS = 2_000_000
-"""Values looked at while a file is flattened: a mapping that lies under several keys is visited for each of them."""
+MAX_VISITS = 100_000
+PASSES = 3
+"""Values looked at while a file is flattened, beside so many looks at each: one under several keys is visited for each
+of them."""
 
 MAX_KEY = 4096
 """Characters of a flattened key."""
@@ -21,13 +23,17 @@ class Budget:
     """Counts the values visited, over all passes through one file."""
 
     def __init__(self) -> None:
-        self._visits = 0
+        self._left = MAX_VISITS
+        self._seen: set[int] = set()
 
-    def spend(self, visits: int) -> None:
-        """Raise LimitExceeded once the file has cost more than any sound one."""
-        self._visits += visits
-        if self._visits > MAX_VISITS:
-            raise LimitExceeded(f"the file's mappings unfold into more than {MAX_VISITS} values")
+    def spend(self, container: Node, visits: int) -> None:
+        """Count a look at each value in a container. Raises LimitExceeded once the file has cost more than it holds."""
+        if id(container) not in self._seen:
+            self._seen.add(id(container))
+            self._left += PASSES * visits
+        self._left -= visits
+        if self._left < 0:
+            raise LimitExceeded("the file's mappings unfold into far more values than it holds")
 
 
 def name_of(key: Node) -> str | None:
@@ -53,7 +59,17 @@ def mapping_of(node: Node) -> Pairs | None:
         return _module_mapping(node)
     if node.entries:
         return Pairs(node.entries)
-    return node.state if isinstance(node.state, Pairs) else None
+    return _attributes(node)
+
+
+def _attributes(record: Opaque) -> Pairs | None:
+    """Give the attributes of an object, those in slots after the others: `copyreg.__reduce_ex__` of CPython."""
+    match record.state:
+        case Pairs():
+            return record.state
+        case (None | Pairs() as own, Pairs() as slots):
+            return Pairs([*(own.items if own is not None else ()), *slots.items])
+    return None
 
 
 def is_module(node: Node) -> bool:
@@ -96,7 +112,7 @@ def children(node: Node) -> Named:
         found = []
     if isinstance(node, Opaque) and not is_module(node):
         found += [(name, part) for name, part in (("args", node.args), ("items", node.items)) if part]
-        if not isinstance(node.state, Pairs):
+        if _attributes(node) is None:
             found.append(("state", node.state))
     return found
 
@@ -142,7 +158,7 @@ def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"
         if inside is None:
             yield key, value, holder
         elif id(value) not in open_now:  # what contains itself adds nothing below itself
-            budget.spend(len(inside))
+            budget.spend(value, len(inside))
             open_now.add(id(value))
             pending.append(id(value))
             listed = isinstance(value, list | tuple)

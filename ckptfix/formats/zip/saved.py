@@ -62,7 +62,7 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
         return text
 
     table = StorageTable(place)
-    machine = Machine(Stream.over(data), table.find)
+    machine = Machine(Stream.over(data), table.find, storages=table.ids)
     root = machine.load()
     if not table.ids:
         machine = Machine(_stream_of(file, pickle, data), table.find, WITH_ARRAYS)

@@ -145,6 +145,29 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "six million lists": _root(b"](" + b"]" * 6_000_000 + b"e"),
     "six million mappings": _root(b"](" + b"}" * 6_000_000 + b"e"),
     "six million tuples": _root(b"](" + b"N\x85" * 6_000_000 + b"e"),
+    "three million pairs": _root(b"}(" + b"NN" * 3_000_000 + b"u"),
+    "a list copied again and again": _root(
+        name("builtins", "list") + b"q\x000](" + b"N" * 100_000 + b"e\x85q\x010](" + b"h\x00h\x01R" * 100_000 + b"e"
+    ),
+    "a mapping copied again and again": _root(
+        name("collections", "OrderedDict") + b"q\x000}(" + b"NN" * 100_000 + b"u\x85q\x010]("
+        + b"h\x00h\x01R" * 100_000 + b"e"
+    ),
+    "a text encoded again and again": _root(
+        name("_codecs", "encode") + b"q\x000" + b"(X\x00\x00\x10\x00" + b"a" * (1 << 20) + text("latin1") + b"tq\x010]("
+        + b"h\x00h\x01R" * 100_000 + b"e"
+    ),
+    "a storage in bytes, read again and again": _root(
+        name("torch.storage", "_load_from_bytes") + b"q\x000B\x00\x10\x00\x00" + (b"\x80\x02" + b"N0" * 3000)[:4096]
+        + b"\x85q\x010](" + b"h\x00h\x01R" * 300_000 + b"e"
+    ),
+    "a long shape, looked at again and again": _root(
+        name("torch._utils", "_rebuild_tensor_v2") + b"q\x000(" + storage() + integer(0) + b"(" + b"K\x01" * 100_000
+        + b"t2tq\x010](" + b"h\x00h\x01R" * 100_000 + b"e"
+    ),
+    "a long state, set again and again": _root(
+        name("m", "C") + b"q\x000(" + b"N" * 100_000 + b"tq\x010](" + b"h\x00)Rh\x01b" * 300_000 + b"e"
+    ),
     "a million names": _root(b"](" + b"co\nx\n" * 1_000_000 + b"e"),
     "a million calls": _root(b"co\nx\nq\x000](" + b"h\x00)R" * 1_000_000 + b"e"),
     "a million memos": _root(b"](" + b"N\x94" * 3_000_000 + b"e"),
