@@ -67,7 +67,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit. SIGTERM and SIGHUP end as Ctrl-C does, with what was begun cleaned up."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    sys.exit(run(list(sys.argv[1:] if args is None else args)))
+    try:
+        status = run(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        status = INTERRUPTED
+    sys.exit(status)
 
 
 def run(args: list[str]) -> int:
