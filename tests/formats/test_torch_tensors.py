@@ -133,22 +133,6 @@ def test_reads_every_published_layout_of_keys_from_python_2(kind: str, tmp_path:
     assert list(open_checkpoint(tmp_path / "x.pth").tensors) == ["conv.weight", "naïve"]
 
 
-@container
-@pytest.mark.parametrize("sparse", ["coo", "csr", "quantised", "nested", "meta"])
-def test_leaves_rare_tensors_as_records(kind: str, sparse: str, tmp_path: Path) -> None:
-    rare = {
-        "coo": lambda: torch.eye(3).to_sparse(),
-        "csr": lambda: torch.eye(3).to_sparse_csr(),
-        "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-        "meta": lambda: torch.ones(3, device="meta"),
-    }[sparse]()
-    torch.save({"plain": torch.ones(2), "rare": rare}, tmp_path / "x.pth", **CONTAINERS[kind])
-    checkpoint = open_checkpoint(tmp_path / "x.pth")
-    assert_same(checkpoint, {"plain": torch.ones(2)})
-    assert checkpoint.ignored == ("rare",)
-
-
 _leaves = st.one_of(
     st.none(),
     st.booleans(),

@@ -11,7 +11,8 @@ from typing import Literal
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
-from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Run, StorageValue, is_of_torch, view
+from ckptfix.formats.pickle.parts import rebuild_nested, rebuild_quantised, rebuild_sparse
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Parts, Run, StorageValue, is_of_torch, view
 from ckptfix.tensors import DType
 
 Arguments = tuple[Node, ...]
@@ -66,10 +67,21 @@ def first_argument(args: Arguments) -> Node:
 
 
 def rebuild_from_type(args: Arguments) -> Node:
-    """Make a tensor of a subclass, of (function, type, arguments, state): the tensor is what the function makes."""
+    """Make a tensor of a subclass, of (function, type, arguments, state): the tensor is what the function makes.
+
+    A subclass that wraps other tensors has no elements of its own: it is a record of its attributes.
+    """
     if len(args) != 4 or not isinstance(args[0], Global) or not isinstance(args[2], tuple):
         return None
+    if str(args[0]) == "torch._utils._rebuild_wrapper_subclass" and isinstance(args[1], Global):
+        return Opaque(args[1].module, args[1].name, args[2], args[3])
     return construct(args[0], args[2])
+
+
+def from_device(args: Arguments) -> Node:
+    """Make a tensor of another device of (a tensor or array, dtype, device, ...), where the dtype is the same."""
+    source = args[0] if len(args) >= 2 else None
+    return source if isinstance(source, TensorRef) and dtype_of(args[1]) is source.spec.dtype else None
 
 
 def mapping(args: Arguments) -> Node:
@@ -143,6 +155,11 @@ _BY_MODULE: dict[str, dict[str, Constructor]] = {
         "_rebuild_tensor_v3": rebuild_tensor_with_dtype,
         "_rebuild_parameter": unwrap,
         "_rebuild_parameter_with_state": unwrap,
+        "_rebuild_sparse_tensor": rebuild_sparse,
+        "_rebuild_qtensor": rebuild_quantised,
+        "_rebuild_nested_tensor": rebuild_nested,
+        "_rebuild_device_tensor_from_cpu_tensor": from_device,
+        "_rebuild_device_tensor_from_numpy": from_device,
     },
     "torch._tensor": {"_rebuild_from_type_v2": rebuild_from_type},
     "torch.nn.parameter": {"Parameter": unwrap, "Buffer": unwrap},
@@ -177,7 +194,6 @@ _INERT = {
     "builtins": {"int", "long", "float", "str", "bool", "object", "slice", "range", "type", "NoneType"},
     "torch": {"Tensor", "per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric"},
     "torch.serialization": {"_get_layout"},
-    "torch._utils": {"_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_meta_tensor_no_storage"},
     "torch.storage": {"TypedStorage"},
     "numpy": {"ndarray", "dtype"},
     "numpy.core.multiarray": _NUMPY,
@@ -187,6 +203,13 @@ _INERT = {
 }
 
 LOAD_FROM_BYTES = ("torch.storage", "_load_from_bytes")
+
+_NAMES = {
+    LOAD_FROM_BYTES,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"),
+    ("torch._utils", "_rebuild_wrapper_subclass"),
+}
+"""Names that say nothing. A call of one that stays a record is listed: no tensor came of it."""
 
 _TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGE_TYPES}
 """The classes of tensors before 0.4: one for each dtype."""
@@ -229,7 +252,7 @@ def modern_module(module: str) -> str:
 
 def is_known(value: Opaque) -> bool:
     """Whether a record stands for data: a dtype, a storage, a class of ours, an array of numpy."""
-    if isinstance(value, StorageValue | Run):
+    if isinstance(value, StorageValue | Run | Parts):
         return True
     if is_of_torch(value.module) and (value.name in STORAGE_TYPES or value.name in _TENSOR_TYPES):
         return True
@@ -239,6 +262,5 @@ def is_known(value: Opaque) -> bool:
         return False
     if value.module == "torch" and DType.from_torch_name(value.name) is not None:
         return True
-    # Of `_load_from_bytes` the name is known; a call of which no storage came stays a record, for it would run more.
-    known = (value.module, value.name) in CONSTRUCTORS or (value.module, value.name) == LOAD_FROM_BYTES
-    return known or value.module == "copyreg"
+    name = (value.module, value.name)
+    return name in CONSTRUCTORS or name in _NAMES or value.module == "copyreg"

@@ -73,6 +73,11 @@ class Run(Opaque):
 
 
 @dataclass(eq=False, slots=True)
+class Parts(Opaque):
+    """A tensor that is made of several, its `entries`."""
+
+
+@dataclass(eq=False, slots=True)
 class Unbuilt(Opaque):
     """An object that becomes a value when its state is set; `build` gives None where it stays a record."""
 
