@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnknownFormat
-from ckptfix.formats.base import CHUNK, Contents, File, Format, Node, Pairs, Storage, TensorRef, check_shape, inflate
+from ckptfix.formats.base import Contents, File, Format, Node, Pairs, Storage, TensorRef, check_shape
 from ckptfix.formats.pickle import ELEMENTS, WITH_ARRAYS, Machine, Stream, limits, list_opaque, strides_of
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
 from ckptfix.formats.zip.first import first_name
@@ -146,13 +146,14 @@ def _read_member(file: File, entry: Entry, machines: list[Machine], notes: list[
             return _load(machines[-1])
         if header.element is None:
             # A damaged header must not make a tensor disappear.
-            _check(file, entry)
+            entry.check(entry.crc_of(file, limits.PICKLE_NBYTES))
             if not header.holds_text:
                 notes.append(f"{entry.name} holds elements of the dtype {header.descr!s:.60}, which no tensor has")
             return None
         return _place(file, entry, header, *header.element)
     except (MalformedFile, LimitExceeded, TruncatedFile) as error:
-        raise type(error)(f"{entry.name}: {error.message}", hint=error.hint) from error
+        named = error.message if entry.name in error.message else f"{entry.name}: {error.message}"
+        raise type(error)(named, hint=error.hint) from error
 
 
 def _place(file: File, entry: Entry, header: _Header, dtype: DType, order: Literal["little", "big"]) -> TensorRef:
@@ -184,23 +185,10 @@ def _head(file: File, entry: Entry) -> bytes:
         raise MalformedFile(f"broken deflate stream: {error}") from error
 
 
-def _check(file: File, entry: Entry) -> None:
-    """Test the checksum of a member that no tensor is read from."""
-    packed = (
-        file.read(entry.offset + at, min(CHUNK, entry.stored_nbytes - at))
-        for at in range(0, entry.stored_nbytes, CHUNK)
-    )
-    crc = 0
-    for chunk in inflate(packed, entry.nbytes) if entry.method == DEFLATED else packed:
-        crc = zlib.crc32(chunk, crc)
-    if crc != entry.crc32:
-        raise MalformedFile(f"has CRC-32 {crc:08x}, the archive says {entry.crc32:08x}", hint="copy the file again")
-
-
 def _pickle_of(file: File, entry: Entry, start: int) -> Stream:
     """Read the pickle of a member, which is checked whole: arrays in it have no checksum of their own."""
     data = entry.read(file, limits.PICKLE_NBYTES)
-    entry.check(data)
+    entry.check(zlib.crc32(data))
     if entry.method == DEFLATED:
         return Stream.over(data[start:])
     return Stream.within(data[start:], entry.offset + start, file.path)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile, NoTensors, TruncatedFile
 from ckptfix.formats import Reader, TensorRef, open_checkpoint
+from ckptfix.formats.pickle import limits
 
 from .arrays import arrays_of_every_kind, assert_same_arrays
 from .making import CONTAINERS, assert_same, bytes_of, mapping, name, tensor, text, write, zip_bytes
@@ -128,6 +129,22 @@ def test_reads_the_arrays_that_torch_saved(kind: str, protocol: int, tmp_path: P
     checkpoint = open_checkpoint(tmp_path / "y.pth")
     assert_same(checkpoint, {"w": torch.ones(1)})
     assert checkpoint.ignored == ("mean",)
+
+
+def test_opens_arrays_that_torch_saved_without_reading_them(tmp_path: Path) -> None:
+    torch.save({f"w{index}": np.ones(3 << 20) for index in range(4)}, tmp_path / "x.pth", pickle_protocol=4)
+    assert (tmp_path / "x.pth").stat().st_size > limits.PICKLE_NBYTES
+    tracemalloc.start()
+    assert len(open_checkpoint(tmp_path / "x.pth").tensors) == 4
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_many_tensors_of_a_plain_pickle_are_within_the_limits(tmp_path: Path) -> None:
+    value = {f"layers.{index}.experts.weight": torch.zeros(1100) for index in range(12_000)}
+    path = write(tmp_path / "x.pkl", pickle.dumps(value, 4))
+    assert len(open_checkpoint(path).tensors) == 12_000
 
 
 @protocols

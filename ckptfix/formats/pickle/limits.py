@@ -21,7 +21,7 @@ NAME = 1_000
 INTEGER_NBYTES = 256
 """Bytes of an integer; longer ones take quadratic time to print."""
 
-HELD = 16 << 10
+HELD = 4 << 10
 """Bytes of a longest argument that is read where the pickle may hold weights itself; a longer one stays in the file."""
 
 LINE = 1 << 20

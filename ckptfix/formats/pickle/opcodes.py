@@ -62,6 +62,8 @@ def _leave(m: Machine, length: int, kind: Literal["bytes", "str"]) -> Run | None
         fetch=m.stream.fetch,
     )
     m.stream.skip(length)
+    # It pays for the tensor that is made of it, as a storage does.
+    m.spent -= limits.STORAGE_BUDGET
     return run
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
-from ckptfix.formats.base import File, inflate
+from ckptfix.formats.base import CHUNK, File, inflate
 
 MAX_ENTRIES = 2_000_000
 """Entries of an archive; the largest published checkpoints hold some ten thousand tensors a file."""
@@ -54,11 +54,22 @@ class Entry:
         stored = file.read(self.offset, self.stored_nbytes)
         return stored if self.method == STORED else b"".join(inflate([stored], self.nbytes))
 
-    def check(self, data: bytes) -> None:
-        """Raise MalformedFile where the decoded bytes do not have the checksum that the archive keeps."""
-        if zlib.crc32(data) != self.crc32:
+    def crc_of(self, file: File, limit: int) -> int:
+        """Compute the checksum without holding the bytes. Raises LimitExceeded for a deflated entry above `limit`."""
+        if self.method != STORED:
+            return zlib.crc32(self.read(file, limit))
+        stops = range(0, self.stored_nbytes, CHUNK)
+        packed = (file.read(self.offset + at, min(CHUNK, self.stored_nbytes - at)) for at in stops)
+        crc = 0
+        for chunk in packed:
+            crc = zlib.crc32(chunk, crc)
+        return crc
+
+    def check(self, crc: int) -> None:
+        """Raise MalformedFile where this is not the checksum that the archive keeps."""
+        if crc != self.crc32:
             raise MalformedFile(
-                f"{self.name} has CRC-32 {zlib.crc32(data):08x}, the archive says {self.crc32:08x}",
+                f"{self.name} has CRC-32 {crc:08x}, the archive says {self.crc32:08x}",
                 hint="the file is damaged: download or copy it again",
             )
 

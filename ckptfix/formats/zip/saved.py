@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import dataclass
 from typing import Literal
 
 from ckptfix.errors import MalformedFile, UnknownFormat
@@ -30,14 +31,40 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
     entries = read_directory(file)
     prefix = _find_prefix(entries)
     pickle = entries[f"{prefix}/data.pkl"]
-    data = pickle.read(file, limits.PICKLE_NBYTES)
-    keeps_crc = _keeps_crc(entries, pickle, data)
+    holds_storages = any(name.startswith(f"{prefix}/data/") for name in entries)
+    data = pickle.read(file, limits.PICKLE_NBYTES) if holds_storages or pickle.method == DEFLATED else None
+    crc = pickle.crc_of(file, limits.PICKLE_NBYTES) if data is None else zlib.crc32(data)
+    keeps_crc = _keeps_crc(entries, crc, pickle)
     if keeps_crc:
-        pickle.check(data)
-    order = _read_byteorder(file, entries.get(f"{prefix}/byteorder"))
+        pickle.check(crc)
+    archive = _Archive(file, entries, prefix, _read_byteorder(file, entries.get(f"{prefix}/byteorder")), keeps_crc)
+    table = StorageTable(archive.place)
+    stream = _stream_of(file, pickle) if data is None else Stream.over(data)
+    if holds_storages:
+        machine = Machine(stream, table.find, storages=table.ids)
+    else:
+        # A value without tensors may hold its weights as arrays of numpy; beside tensors an array is a statistic.
+        machine = Machine(stream, table.find, WITH_ARRAYS)
+    root = machine.load()
+    if machine.stream.remaining:
+        raise MalformedFile("has bytes after the pickle in its data.pkl")
+    sort_attributes(machine.created, archive.text)
+    return root, _read_metadata(file, entries, prefix), list_opaque(root, machine.created)
 
-    def place(found: StorageId) -> Storage:
-        entry = entries.get(f"{prefix}/data/{found.key}")
+
+@dataclass(frozen=True)
+class _Archive:
+    """The entries under one prefix, the byte order of the storages, and whether the checksums were computed."""
+
+    file: File
+    entries: dict[str, Entry]
+    prefix: str
+    byteorder: Literal["little", "big"]
+    keeps_crc: bool
+
+    def place(self, found: StorageId) -> Storage:
+        """Find where a storage lies. Raises MalformedFile where it is missing or of another length."""
+        entry = self.entries.get(f"{self.prefix}/data/{found.key}")
         if entry is None:
             raise MalformedFile(f"the pickle uses storage {found.key!r}, the archive lacks it")
         if entry.nbytes != found.nbytes:
@@ -45,43 +72,30 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
                 f"storage {found.key!r} takes {found.nbytes} bytes, its entry in the archive has {entry.nbytes}"
             )
         return Storage(
-            file.path,
-            file.start + entry.offset,
+            self.file.path,
+            self.file.start + entry.offset,
             entry.nbytes,
             entry.stored_nbytes,
             "deflate" if entry.method == DEFLATED else "raw",
-            order,
-            entry.crc32 if keeps_crc else None,
+            self.byteorder,
+            entry.crc32 if self.keeps_crc else None,
         )
 
-    def source(name: str, limit: int) -> bytes | None:
-        entry = entries.get(f"{prefix}/{name}")
-        text = None if entry is None else entry.read(file, limit)
-        if entry is not None and text is not None and keeps_crc:
-            entry.check(text)
-        return text
-
-    table = StorageTable(place)
-    machine = Machine(Stream.over(data), table.find, storages=table.ids)
-    root = machine.load()
-    if not table.ids:
-        machine = Machine(_stream_of(file, pickle, data), table.find, WITH_ARRAYS)
-        root = machine.load()
-    sort_attributes(machine.created, source)
-    if machine.stream.remaining:
-        raise MalformedFile("has bytes after the pickle in its data.pkl")
-    return root, _read_metadata(file, entries, prefix), list_opaque(root, machine.created)
+    def text(self, name: str, limit: int) -> bytes | None:
+        """Read an entry of at most `limit` bytes, checked; None where there is none."""
+        entry = self.entries.get(f"{self.prefix}/{name}")
+        if entry is None:
+            return None
+        data = entry.read(self.file, limit)
+        if self.keeps_crc:
+            entry.check(zlib.crc32(data))
+        return data
 
 
-def _stream_of(file: File, entry: Entry, data: bytes) -> Stream:
-    """Read the pickle again, for the arrays of numpy in it: a value without tensors may hold its weights so.
-
-    Beside tensors an array is a statistic or the state of a random generator. What is deflated has no place in the
-    file, so long arrays are held too.
-    """
-    if entry.method == DEFLATED:
-        return Stream.over(data)
-    return Stream.within(data, file.start + entry.offset, file.path)
+def _stream_of(file: File, entry: Entry) -> Stream:
+    """Read a stored pickle in its place, so that long arrays stay there."""
+    start = file.start + entry.offset
+    return Stream(lambda at, length: file.read(at - file.start, length), start, start + entry.nbytes, file.path)
 
 
 def _read_metadata(file: File, entries: dict[str, Entry], prefix: str) -> dict[str, str]:
@@ -115,13 +129,13 @@ def _find_prefix(entries: dict[str, Entry]) -> str:
     return prefix
 
 
-def _keeps_crc(entries: dict[str, Entry], pickle: Entry, data: bytes) -> bool:
+def _keeps_crc(entries: dict[str, Entry], crc: int, pickle: Entry) -> bool:
     """Tell an archive of `torch.serialization.set_crc32_options(False)`: it writes 0 for every entry.
 
     The pickle is never empty and its true checksum is known, so a 0 there that is wrong, with a 0 everywhere else,
     means that none was computed.
     """
-    return pickle.crc32 == zlib.crc32(data) or any(entry.crc32 for entry in entries.values())
+    return pickle.crc32 == crc or any(entry.crc32 for entry in entries.values())
 
 
 def _read_byteorder(file: File, record: Entry | None) -> Literal["little", "big"]:
