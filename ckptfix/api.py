@@ -141,9 +141,13 @@ def adapt(
     also: Sequence[str] = (),
     memory: int | None = None,
     max_output: int | None = None,
+    max_shard_size: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Adapted:
-    """Write the adapted checkpoint to `out`, a `.safetensors` or `.pth` file.
+    """Write the adapted checkpoint to `out`: a `.safetensors` or `.pth` file, `DIR/`, or a folder `x.dcp`.
+
+    `DIR/` is a folder of safetensors as transformers reads it, `x.dcp` one of torch.distributed. `max_shard_size`
+    bounds the files in bytes: what does not fit into one is written as shards with an index.
 
     Nothing is written unless the plan is complete; with `gaps="write"` the tensors that it does provide are.
     `also` names what goes along in a `.pth`, at its place in the source: `optimizer`, on whose moments the rules are
@@ -151,7 +155,16 @@ def adapt(
     bounds in bytes: for one tensor's computation, and for the output.
     Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
     """
-    job = plan_output(source, architecture, out, recipe, variables=variables, dtype=dtype, existing=existing)
+    job = plan_output(
+        source,
+        architecture,
+        out,
+        recipe,
+        variables=variables,
+        dtype=dtype,
+        existing=existing,
+        max_shard_size=max_shard_size,
+    )
     return write_output(
         job,
         out,
@@ -161,6 +174,7 @@ def adapt(
         also=also,
         memory=memory,
         max_output=max_output,
+        max_shard_size=max_shard_size,
         progress=progress,
     )
 

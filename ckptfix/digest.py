@@ -19,6 +19,11 @@ def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
     return hasher.hexdigest()
 
 
+def hash_text(text: str) -> str:
+    """Hash a text as UTF-8."""
+    return hash_chunks([text.encode("utf-8", "surrogatepass")])
+
+
 def hash_document(document: object) -> str:
     """Hash a JSON document in its canonical form: sorted keys, no blanks, ASCII."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ckptfix.errors import InvalidCall, OutputExists
-from ckptfix.execute.atomic import refuse_existing
+from ckptfix.errors import InvalidCall, OutputExists, UnsupportedOutput
+from ckptfix.execute.destination import Destination
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
-from ckptfix.execute.write import Progress, write
+from ckptfix.execute.write import Progress
+from ckptfix.execute.write_set import write_alone, write_set
 from ckptfix.expr import Read, leaves
-from ckptfix.formats import Checkpoint, open_checkpoint, output_format, wrapper_prefixes
+from ckptfix.formats import Checkpoint, open_checkpoint, wrapper_prefixes
 from ckptfix.targets import Target, resolve
 from ckptfix.tensors import DType
 
@@ -111,6 +112,8 @@ class Adapted:
     """NaN and infinities in the source tensors that were computed with."""
     made: Count = field(default_factory=Count)
     """NaN and infinities in the tensors computed of them."""
+    files: tuple[Path, ...] = ()
+    """All files of the output; `path` is the one to open."""
 
     @property
     def is_complete(self) -> bool:
@@ -127,12 +130,14 @@ def plan_output(
     variables: Mapping[str, VarValue] | None = None,
     dtype: DType | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
+    max_shard_size: int | None = None,
 ) -> Job:
     """The first half of `adapt`: whether `out` may be written, then the plan. Reads no tensor, writes nothing."""
-    output_format(Path(out))
-    refuse_existing(Path(out), replace=existing == "replace")
+    destination = Destination.of(out, max_shard_size)
+    destination.refuse_taken(replace=existing == "replace")
     job = prepare_job(source, architecture, recipe, variables)
-    refuse_source(Path(out), job.checkpoint)
+    for path in destination.replaced():
+        refuse_source(path, job.checkpoint)
     return job if dtype is None else replace(job, plan=job.plan.with_dtype(dtype))
 
 
@@ -153,6 +158,7 @@ def write_output(
     also: Sequence[str] = (),
     memory: int | None = None,
     max_output: int | None = None,
+    max_shard_size: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Adapted:
     """The second half of `adapt`: hold the plan to its conditions, and write."""
@@ -161,17 +167,39 @@ def write_output(
         job.plan.raise_for_gaps()
     _check_budget(job.plan, memory, max_output)
     companions = _carry(job, also) if also else None
-    written = write(
-        job.plan,
-        job.checkpoint,
-        job.target,
-        Path(out),
-        replace=existing == "replace",
-        digests=digests == "blake3",
-        companions=companions,
-        progress=progress,
-    )
-    return Adapted(Path(out), written.receipt, job.plan, companions, written.read, written.made)
+    destination = Destination.of(out, max_shard_size)
+    parts = destination.parts({key: row.expr.spec for key, row in job.plan.outputs.items()})
+    if parts is None:
+        written = write_alone(
+            job.plan,
+            job.checkpoint,
+            job.target,
+            destination,
+            replace=existing == "replace",
+            digests=digests == "blake3",
+            companions=companions,
+            progress=progress,
+        )
+    else:
+        if companions is not None:
+            raise UnsupportedOutput("several files hold one state dict and nothing beside it", hint="write one .pth")
+        if digests == "none":
+            raise InvalidCall("several files need digests: these tell which belong together", hint="drop --no-digest")
+        for part in parts:
+            refuse_source(destination.last.with_name(part.name), job.checkpoint)
+        written = write_set(
+            job.plan,
+            job.checkpoint,
+            job.target,
+            destination,
+            parts,
+            replace=existing == "replace",
+            progress=progress,
+        )
+    last = destination.path if parts is None else destination.last
+    files = (*(last.with_name(part.name) for part in parts or ()), last)
+    path = last.parent if destination.kind == "distributed" else last
+    return Adapted(path, written.receipt, job.plan, companions, written.read, written.made, files)
 
 
 def _carry(job: Job, also: Sequence[str]) -> Companions:

@@ -66,7 +66,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
             temporary.replace(path)
             _sync_folder(folder)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
@@ -82,7 +82,7 @@ def refuse_existing(path: Path, *, replace: bool, remedy: str = "--force replace
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     if stat.S_ISDIR(mode):
         raise OutputExists("is a folder", where=str(path), hint="name a file in it")
     if not replace:
@@ -112,6 +112,12 @@ def _claimed(path: Path) -> Iterator[tuple[Path, int]]:
         os.close(fd)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlast a power cut."""
+    with _opened(folder) as fd:
+        _sync_folder(fd)
+
+
 def _sync_folder(fd: int) -> None:
     try:
         os.fsync(fd)
@@ -120,6 +126,7 @@ def _sync_folder(fd: int) -> None:
             raise
 
 
-def _write_error(path: Path, error: OSError) -> WriteFailed:
+def write_error(path: Path, error: OSError) -> WriteFailed:
+    """Translate a failed system call on an output."""
     reason = (error.strerror or str(error)).lower()
     return WriteFailed(f"cannot write: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0))

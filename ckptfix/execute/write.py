@@ -17,7 +17,7 @@ from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.values import Values
 from ckptfix.expr import Expr, Read, sources
 from ckptfix.formats import Checkpoint, output_format
-from ckptfix.formats.base import Reader
+from ckptfix.formats.base import Format, Reader
 from ckptfix.planning import Plan
 from ckptfix.targets import Target
 
@@ -44,17 +44,18 @@ def write(
     target: Target,
     out: Path,
     *,
+    form: Format | None = None,
     replace: bool = False,
     digests: bool = True,
     companions: Companions | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Written:
-    """Write the rows of the plan that fit the target, and what goes with them.
+    """Write the rows of the plan that fit the target, and what goes with them. `form` is the name's own by default.
 
     Raises UnsupportedOutput, OutputExists, WriteFailed, TiedConflict, NonFinite, and what reading the source raises.
     The output is not touched unless all went well.
     """
-    form = output_format(out)
+    form = form or output_format(out)
     rows = plan.outputs
     filled = set(plan.filled)
     shared = _shared_rows(plan, checkpoint)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from ckptfix.digest import hash_text
 from ckptfix.errors import CkptfixError, MalformedFile, TruncatedFile
 from ckptfix.formats.base import (
     Contents,
@@ -29,6 +30,7 @@ from ckptfix.formats.base import (
 )
 from ckptfix.formats.distributed.boxes import Box, check_cover
 from ckptfix.formats.distributed.metadata import Item, Metadata, Saved, Step, Where, read_metadata
+from ckptfix.formats.distributed.trailer import read_trailer
 from ckptfix.formats.pickle import limits
 from ckptfix.formats.zip.saved import read_saved
 from ckptfix.tensors import TensorSpec
@@ -63,6 +65,7 @@ class DistributedCheckpoint(Format):
                 f"{len(missing)} of its {len(names)} files are missing: {shown}",
                 hint="copy the files of every rank into the same folder",
             )
+        noted = _check_set(path, metadata)
         opened: dict[Where, Node] = {}
         opaque = list(metadata.opaque)
         for where, node, found in _open_items(path, metadata.items):
@@ -72,7 +75,24 @@ class DistributedCheckpoint(Format):
         if opened:
             key, _ = next(iter(opened))
             raise MalformedFile(f"the metadata place an item of {key[:200]!r} that they do not describe")
-        return Contents(path.parent, self.name, _nest(values, metadata), {}, tuple(opaque))
+        return Contents(path.parent, self.name, _nest(values, metadata), noted, tuple(opaque))
+
+
+def _check_set(path: Path, metadata: Metadata) -> dict[str, str]:
+    """Tell by the files' own receipts whether they were written together with the metadata; join what they note."""
+    if metadata.receipt is None:
+        return {}
+    joined: dict[str, str] = {}
+    for name in sorted({item.file for item in metadata.items.values()}):
+        with File(file_beside(path, name)) as file:
+            trailer = read_trailer(file)
+        if trailer is None or hash_text(trailer.receipt) != metadata.digests.get(name):
+            raise MalformedFile(
+                f"the file {name} was not written together with the metadata",
+                hint="a copy or a run was cut short: copy the files again, or write them again",
+            )
+        joined = {**trailer.metadata, **joined}
+    return {**joined, "ckptfix": metadata.receipt}
 
 
 def _open_items(

@@ -69,7 +69,9 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder))
+        # Hidden files are of runs that have not ended.
+        names = sorted(entry.name for entry in os.scandir(folder))
+        return [name for name in names if not name.startswith(".") or name == DISTRIBUTED]
     except OSError as error:
         raise access_error(folder, error) from error
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptfix.digest import hash_chunks
+from ckptfix.digest import hash_text
 from ckptfix.errors import CkptfixError, LimitExceeded, MalformedFile, TruncatedFile
 from ckptfix.formats.base import (
     Contents,
@@ -118,7 +118,7 @@ class _Index:
             return
         for name, one in opened.items():
             receipt = one.metadata.get("ckptfix")
-            if receipt is None or hash_chunks([receipt.encode("utf-8", "surrogatepass")]) != self.digests.get(name):
+            if receipt is None or hash_text(receipt) != self.digests.get(name):
                 raise MalformedFile(
                     f"the shard {name} was not written together with the index",
                     hint="a copy or a run was cut short: copy the files again, or write them again",

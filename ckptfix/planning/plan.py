@@ -160,6 +160,12 @@ class Plan:
         }
         return replace(self, rows=rows, diff=_compare(rows, self.want), dtype=dtype)
 
+    def only(self, keys: Collection[str]) -> Plan:
+        """Give the plan of some of the outputs, to be written by themselves."""
+        rows = {key: self.rows[key] for key in keys}
+        want = replace(self.want, tensors={key: self.want[key] for key in keys})
+        return replace(self, rows=rows, want=want, diff=_compare(rows, want), steps=(), dropped={})
+
     def trace(self, key: str) -> list[str]:
         """Follow one key of the target back through every rule, last first."""
         if key not in self.rows:

@@ -97,6 +97,7 @@ def test_every_format_is_found_once() -> None:
         "safetensors",
         "sharded checkpoint",
         "torch distributed",
+        "torch distributed file",
         "torch legacy",
         "torch tar",
         "torch zip",

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--suggest", is_flag=True, help="Infer the recipe, and write it beside the output; only if it is certain."
 )
-@click.option("-o", "--output", required=True, type=click.Path(), help="A .safetensors, .pth, .pt or .bin file.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), help="A .safetensors, .pth, .pt or .bin file, DIR/ or DIR.dcp."
+)
 @options.variables
 @click.option("--dtype", type=options.DTypeType(), help="Cast every floating tensor.")
 @click.option("--force", is_flag=True, help="Replace the output where it exists.")
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--also", multiple=True, metavar="optimizer|PATH", help="Carry this along; a .pth holds it.")
 @click.option("--memory", type=options.Size(), help="Refuse to compute a tensor that needs more at once.")
 @click.option("--max-output", type=options.Size(), help="Refuse an output that is larger.")
+@click.option("--max-shard-size", type=options.Size(), help="Write shards of at most this size, and their index.")
 @options.as_json
 def command(
     source: str,
@@ -56,6 +59,7 @@ def command(
     also: tuple[str, ...],
     memory: int | None,
     max_output: int | None,
+    max_shard_size: int | None,
     as_json: bool,
 ) -> int:
     """Rewrite SOURCE by a recipe so that TARGET loads it with strict=True.
@@ -70,9 +74,18 @@ def command(
     existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
     if suggest and recipe:
         raise InvalidCall("--suggest infers the recipe that -r gives", hint="leave one of them out")
-    suggestion = _infer(source, target, Path(output), replace=force) if suggest else None
+    suggestion = _infer(source, target, output, max_shard_size, replace=force) if suggest else None
     used = suggestion.recipe if suggestion else recipe
-    job = plan_output(source, target, output, used, variables=dict(variables), dtype=dtype, existing=existing)
+    job = plan_output(
+        source,
+        target,
+        output,
+        used,
+        variables=dict(variables),
+        dtype=dtype,
+        existing=existing,
+        max_shard_size=max_shard_size,
+    )
     for note in job.notes:
         show_note(note)
     report = job.plan.report()
@@ -87,6 +100,7 @@ def command(
                 also=also,
                 memory=memory,
                 max_output=max_output,
+                max_shard_size=max_shard_size,
                 progress=update,
             )
     except CkptfixError as error:
@@ -100,7 +114,7 @@ def command(
         show_error(error)
         return error.exit_code
     if suggestion:
-        write_whole(_recipe_path(adapted.path), suggestion.text.encode(), replace=force)
+        write_whole(_recipe_path(Path(output)), suggestion.text.encode(), replace=force)
     if as_json:
         nonfinite = {"read": adapted.read.to_json(), "made": adapted.made.to_json()}
         written = {"written": str(adapted.path), "nonfinite": nonfinite}
@@ -111,19 +125,21 @@ def command(
             echo(f"not finite: {adapted.read} in what was computed with, {adapted.made} in what was made of it")
         if adapted.companions:
             echo_lines(text.show_companions(adapted.companions))
-        echo(f"wrote {adapted.path} ({text.size(adapted.path.stat().st_size)})")
+        count = f"{len(adapted.files)} files, " if len(adapted.files) > 1 else ""
+        echo(f"wrote {adapted.path} ({count}{text.size(sum(file.stat().st_size for file in adapted.files))})")
         if suggestion:
-            echo(f"wrote {_recipe_path(adapted.path)} ({suggestion.rules} rules)")
+            echo(f"wrote {_recipe_path(Path(output))} ({suggestion.rules} rules)")
     return job.plan.exit_code
 
 
-def _infer(source: str, target: str, output: Path, *, replace: bool) -> Suggestion:
+def _infer(source: str, target: str, output: str, max_shard_size: int | None, *, replace: bool) -> Suggestion:
     """Infer the recipe before anything is written. Raises Unresolved, and OutputExists for either file."""
     from ckptfix import api
     from ckptfix.execute.atomic import refuse_existing
+    from ckptfix.execute.destination import Destination
 
-    for path in (output, _recipe_path(output)):
-        refuse_existing(path, replace=replace)
+    Destination.of(output, max_shard_size).refuse_taken(replace=replace)
+    refuse_existing(_recipe_path(Path(output)), replace=replace)
     suggestion = api.suggest(source, target)
     for note in suggestion.notes:
         show_note(note)

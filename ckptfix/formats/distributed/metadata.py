@@ -8,7 +8,7 @@ offsets, which bytes of which file hold it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ckptfix.errors import LimitExceeded, MalformedFile, UnknownFormat
@@ -20,6 +20,9 @@ from ckptfix.tensors import DType, Shape
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+
+ATTRIBUTE = "ckptfix"
+"""What ckptfix notes in the metadata that it writes: the receipt, and the digest of each file's own."""
 
 MAX_STEPS = 100
 """Containers that a value of the saved state dict may lie in."""
@@ -73,6 +76,9 @@ class Metadata:
     items: Mapping[Where, Item]
     paths: Mapping[str, tuple[Step, ...]]
     opaque: tuple[tuple[str, Opaque], ...]
+    receipt: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """What ckptfix noted: the receipt of the whole, and the digest of each file's own."""
 
 
 def read_metadata(data: bytes, held: int) -> Metadata:
@@ -97,6 +103,7 @@ def read_metadata(data: bytes, held: int) -> Metadata:
         _unique([(_read_index(key), _read_item(value)) for key, value in items.items]),
         _read_paths(fields.get("planner_data")),
         list_opaque(root, created),
+        *_read_noted(fields.get(ATTRIBUTE)),
     )
 
 
@@ -170,3 +177,18 @@ def _read_paths(value: Node) -> dict[str, tuple[Step, ...]]:
             if steps and len(steps) == len(path):
                 paths[key] = steps
     return paths
+
+
+def _read_noted(value: Node) -> tuple[str | None, dict[str, str]]:
+    if value is None:
+        return None, {}
+    noted = dict(_texts(value))
+    receipt, files = noted.get("receipt"), noted.get("files")
+    if not isinstance(receipt, str):
+        raise MalformedFile("the metadata have a receipt that is not what ckptfix writes")
+    return receipt, {name: digest for name, digest in _texts(files) if isinstance(digest, str)}
+
+
+def _texts(value: Node) -> list[tuple[str, Node]]:
+    pairs = value.items if isinstance(value, Pairs) else []
+    return [(key, item) for key, item in pairs if isinstance(key, str)]

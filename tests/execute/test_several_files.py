@@ -1,0 +1,348 @@
+"""Outputs of several files: shards with an index, and folders of torch.distributed, read by their own libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoModel
+
+from ckptfix import api
+from ckptfix.errors import CkptfixError, InvalidCall, MalformedFile, OutputExists, TiedConflict, UnsupportedOutput
+from ckptfix.execute import write_set
+from ckptfix.formats import open_checkpoint
+
+from ..formats.making import assert_same
+from ..weights import minilm
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+
+LIMIT = 200
+"""The longest shard in bytes that gives five of them."""
+
+
+def _state() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    draw = torch.randn(40, 8, generator=generator)
+    return {
+        "a.weight": draw,
+        "a.half": draw[:20].half(),
+        "b.bf16": draw[:9].bfloat16(),
+        "b.f8": draw[0].to(torch.float8_e4m3fn),
+        "b.flags": draw[1] > 0,
+        "c.scalar": torch.tensor(1.5),
+        "c.empty": torch.empty(0, 3),
+        "c.complex": torch.complex(draw[2], draw[3]),
+        "d.big": torch.arange(900, dtype=torch.int64),
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.pth"
+    torch.save(_state(), path)
+    return path
+
+
+def _index(folder: Path) -> Any:
+    return json.loads((folder / "model.safetensors.index.json").read_text())
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def _hidden(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if name.startswith(".ckptfix")]
+
+
+def test_shards_are_those_of_the_hub(source: Path, tmp_path: Path) -> None:
+    out, theirs = tmp_path / "ours" / "model.safetensors", tmp_path / "theirs"
+    out.parent.mkdir()
+    theirs.mkdir()
+    adapted = api.adapt(source, source, out, max_shard_size=LIMIT)
+    save_torch_state_dict(_state(), theirs, max_shard_size=LIMIT)
+    expected = _index(theirs)
+    found = _index(out.parent)
+    assert found["weight_map"] == expected["weight_map"]
+    assert found["metadata"]["total_size"] == expected["metadata"]["total_size"]
+    assert _names(out.parent) == _names(theirs)
+    assert len(adapted.files) == len(_names(theirs)) > 3
+    for name in set(found["weight_map"].values()):
+        ours, other = load_file(out.parent / name), load_file(theirs / name)
+        assert ours.keys() == other.keys()
+        assert all(
+            torch.equal(ours[key].view(torch.uint8), other[key].view(torch.uint8)) for key in ours if ours[key].dim()
+        )
+    state = _state()
+    checkpoint = open_checkpoint(adapted.path)
+    assert_same(checkpoint, {key: state[key] for key in checkpoint.tensors})
+    assert checkpoint.notes == ()
+    verified = api.verify(out.parent, source)
+    assert (verified.ok, verified.values) == (True, True)
+
+
+def test_transformers_loads_a_folder_of_ours(tmp_path: Path) -> None:
+    original = AutoModel.from_pretrained(minilm())
+    out = tmp_path / "model"
+    adapted = api.adapt(
+        minilm() / "model.safetensors", minilm() / "model.safetensors", f"{out}/", max_shard_size=20_000_000
+    )
+    assert len(adapted.files) > 3
+    (out / "config.json").write_bytes((minilm() / "config.json").read_bytes())
+    loaded = AutoModel.from_pretrained(out)
+    state = original.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.state_dict().items())
+    assert api.verify(out, minilm() / "model.safetensors").values
+
+
+def test_what_fits_into_one_file_is_one(source: Path, tmp_path: Path) -> None:
+    adapted = api.adapt(source, source, f"{tmp_path}/out/")
+    assert _names(tmp_path / "out") == ["model.safetensors"]
+    assert adapted.path == tmp_path / "out" / "model.safetensors"
+    single = api.adapt(source, source, tmp_path / "single.safetensors")
+    assert single.path.read_bytes() == adapted.path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pth"])
+def test_shards_of_torch(source: Path, tmp_path: Path, suffix: str) -> None:
+    adapted = api.adapt(source, source, tmp_path / f"pytorch_model{suffix}", max_shard_size=LIMIT)
+    assert adapted.path.name == f"pytorch_model{suffix}.index.json"
+    whole: dict[str, torch.Tensor] = {}
+    for file in adapted.files[:-1]:
+        whole |= torch.load(file)
+    checkpoint = open_checkpoint(adapted.path)
+    assert_same(checkpoint, {key: _state()[key] for key in checkpoint.tensors})
+    assert_same(checkpoint, {key: whole[key] for key in checkpoint.tensors})
+    assert api.verify(adapted.path, source).values
+
+
+@pytest.mark.parametrize("limit", [None, LIMIT])
+def test_torch_loads_a_distributed_folder(source: Path, tmp_path: Path, limit: int | None) -> None:
+    adapted = api.adapt(source, source, tmp_path / "out.dcp", max_shard_size=limit)
+    assert adapted.path == tmp_path / "out.dcp"
+    assert len(adapted.files) == (2 if limit is None else 6)
+    dcp_to_torch_save(adapted.path, tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth")
+    checkpoint = open_checkpoint(adapted.path)
+    assert list(checkpoint.tensors) == list(_state())
+    assert_same(checkpoint, back)
+    assert_same(checkpoint, _state())
+    into = {key: torch.zeros_like(tensor) for key, tensor in _state().items()}
+    dcp.load(into, checkpoint_id=adapted.path, no_dist=True)
+    assert_same(checkpoint, into)
+    verified = api.verify(adapted.path, source)
+    assert (verified.ok, verified.values) == (True, True)
+    for file in adapted.path.glob("*.distcp"):
+        single = open_checkpoint(f"{file}#.")
+        assert_same(single, {key: _state()[key] for key in single.tensors})
+
+
+@pytest.mark.parametrize("out", ["out/", "out.dcp", "model.safetensors", "pytorch_model.bin"])
+def test_equal_inputs_give_equal_files(source: Path, tmp_path: Path, out: str) -> None:
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        api.adapt(source, source, f"{tmp_path}/{run}/{out}", max_shard_size=LIMIT)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) > 4
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+    assert len(list((tmp_path / "two").rglob("*"))) == len(list((tmp_path / "one").rglob("*")))
+
+
+def test_an_older_output_is_replaced_whole(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    api.adapt(source, source, f"{out}/", max_shard_size=1000)
+    (out / "config.json").write_text("{}")
+    before = set(_names(out))
+    with pytest.raises(OutputExists):
+        api.adapt(source, source, f"{out}/", max_shard_size=3000)
+    assert set(_names(out)) == before
+    adapted = api.adapt(source, source, f"{out}/", max_shard_size=3000, existing="replace")
+    assert set(_names(out)) == {"config.json", *(file.name for file in adapted.files)}
+    assert len(open_checkpoint(out).tensors) == len(_state())
+    single = api.adapt(source, source, out, existing="replace")
+    assert set(_names(out)) == {"config.json", "model.safetensors"}
+    assert single.files == (out / "model.safetensors",)
+    # transformers would read an old `model.safetensors` rather than a new index.
+    adapted = api.adapt(source, source, out, max_shard_size=3000, existing="replace")
+    assert set(_names(out)) == {"config.json", *(file.name for file in adapted.files)}
+
+
+def test_shards_of_two_outputs_are_never_read_as_one(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({key: tensor.clone().fill_(1) for key, tensor in _state().items()}, other)
+    for name, file in (("a", source), ("b", other)):
+        api.adapt(file, file, f"{tmp_path}/{name}/", max_shard_size=LIMIT)
+        api.adapt(file, file, f"{tmp_path}/{name}.dcp", max_shard_size=LIMIT)
+    shard = "model-00002-of-00005.safetensors"
+    assert (tmp_path / "a" / shard).stat().st_size == (tmp_path / "b" / shard).stat().st_size
+    (tmp_path / "a" / shard).write_bytes((tmp_path / "b" / shard).read_bytes())
+    with pytest.raises(MalformedFile, match=f"{shard} was not written together with the index"):
+        open_checkpoint(tmp_path / "a")
+    part = "__0_1.distcp"
+    (tmp_path / "a.dcp" / part).write_bytes((tmp_path / "b.dcp" / part).read_bytes())
+    with pytest.raises(MalformedFile, match=r"__0_1\.distcp was not written together with the metadata"):
+        open_checkpoint(tmp_path / "a.dcp")
+
+
+class _Killed(BaseException):
+    """A run ends here as if it were killed: nothing is cleaned up that only an error cleans."""
+
+
+def _kill_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
+    real, calls = getattr(write_set, function), iter(range(call + 1))
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise _Killed
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(write_set, function, dying)
+
+
+def _count_writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Note which files are written."""
+    real, written = write_set.write, list[Path]()
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        written.append(args[3])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(write_set, "write", noting)
+    return written
+
+
+def _points() -> list[tuple[str, int]]:
+    return [
+        ("write", 1),
+        ("write", 4),
+        *(("_link", number) for number in range(5)),
+        ("sync_folder", 0),
+        ("sync_folder", 1),
+    ]
+
+
+@pytest.mark.parametrize(("function", "call"), _points())
+@pytest.mark.parametrize("out", ["out/", "out.dcp"])
+def test_a_run_that_ends_anywhere_leaves_nothing_mixed_and_is_taken_up(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, call: int, out: str
+) -> None:
+    old = tmp_path / "old.pth"
+    torch.save({key: tensor.clone().zero_() for key, tensor in _state().items()}, old)
+    api.adapt(old, old, f"{tmp_path}/{out}", max_shard_size=LIMIT)
+    zeros = torch.load(old)
+    with monkeypatch.context() as patch:
+        _kill_at(patch, function, call)
+        with pytest.raises(_Killed):
+            api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=LIMIT, existing="replace")
+    folder = tmp_path / out
+    if function == "write":
+        checkpoint = open_checkpoint(folder)
+        assert_same(checkpoint, {key: zeros[key] for key in checkpoint.tensors})
+    else:
+        with pytest.raises(CkptfixError, match=r"without their|a folder without"):
+            open_checkpoint(folder)
+    finished = _hidden(folder)
+    assert len(finished) == (call if function == "write" else 5)
+    with monkeypatch.context() as patch:
+        calls = _count_writes(patch)
+        adapted = api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=LIMIT, existing="replace")
+    assert len(calls) == 5 - len(finished)
+    assert _hidden(folder) == []
+    checkpoint = open_checkpoint(folder)
+    assert_same(checkpoint, {key: _state()[key] for key in checkpoint.tensors})
+    assert _names(folder) == sorted(file.name for file in adapted.files)
+
+
+@pytest.mark.parametrize("change", ["source", "byte", "rules", "size"])
+def test_what_is_left_of_another_run_is_not_used(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    out = f"{tmp_path}/out/"
+    with monkeypatch.context() as patch:
+        _kill_at(patch, "write", 3)
+        with pytest.raises(_Killed):
+            api.adapt(source, source, out, max_shard_size=LIMIT)
+    left = [tmp_path / "out" / name for name in _hidden(tmp_path / "out")]
+    assert len(left) == 3
+    recipe, limit, again = None, LIMIT, 5
+    state = _state()
+    if change == "source":
+        state = {key: tensor.clone().zero_() for key, tensor in state.items()}
+        torch.save(state, source)
+    elif change == "byte":
+        data = bytearray(left[0].read_bytes())
+        data[-1] ^= 1
+        left[0].write_bytes(data)
+        again = 3
+    elif change == "rules":
+        recipe = {
+            "ckptfix": 1,
+            "rules": [{"op": "drop", "keys": ["a.weight"]}, {"op": "fill", "keys": ["a.weight"], "value": 1.0}],
+        }
+        state["a.weight"] = torch.ones_like(state["a.weight"])
+    else:
+        limit, again = 3000, 2
+    calls = _count_writes(monkeypatch)
+    adapted = api.adapt(source, source, out, recipe, max_shard_size=limit)
+    assert len(calls) == again
+    checkpoint = open_checkpoint(adapted.path)
+    assert_same(checkpoint, {key: state[key] for key in checkpoint.tensors})
+    assert _hidden(tmp_path / "out") == []
+
+
+def test_an_error_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = tmp_path / "model-00003-of-00005.safetensors"
+    taken.write_text("mine")
+    with pytest.raises(OutputExists, match="00003"):
+        api.adapt(source, source, tmp_path / "model.safetensors", max_shard_size=LIMIT)
+    assert _names(tmp_path) == [taken.name, source.name]
+    data = bytearray(source.read_bytes())
+    data[data.index(_state()["d.big"].numpy().tobytes()[800:1600])] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(CkptfixError, match="CRC-32"):
+        api.adapt(source, source, tmp_path / "out.dcp", max_shard_size=LIMIT)
+    assert _names(tmp_path) == [taken.name, source.name]
+
+
+def test_what_several_files_cannot_be(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidCall, match="digests"):
+        api.adapt(source, source, tmp_path / "x.safetensors", max_shard_size=LIMIT, digests="none")
+    with pytest.raises(InvalidCall, match="no shard is that short"):
+        api.adapt(source, source, tmp_path / "x.safetensors", max_shard_size=0)
+    save_file({"w": torch.ones(2)}, tmp_path / "plain.safetensors")
+    with pytest.raises(UnsupportedOutput):
+        api.adapt(source, source, tmp_path / "x.gguf", max_shard_size=LIMIT)
+    with pytest.raises(OutputExists, match="is no folder"):
+        api.adapt(source, source, f"{source}/")
+    assert _names(tmp_path) == ["plain.safetensors", source.name]
+
+
+def test_the_source_is_not_written_over(source: Path, tmp_path: Path) -> None:
+    api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
+    for out in (tmp_path / "out", tmp_path / "out" / "model-00001-of-00005.safetensors"):
+        with pytest.raises(OutputExists, match="is the source itself"):
+            api.adapt(tmp_path / "out", source, out, max_shard_size=LIMIT, existing="replace")
+    assert len(open_checkpoint(tmp_path / "out").tensors) == len(_state())
+
+
+def test_tied_keys_in_two_shards_are_compared(tmp_path: Path) -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = torch.nn.Linear(4, 4, bias=False)
+            self.two = torch.nn.Linear(4, 4, bias=False)
+            self.two.weight = self.one.weight
+
+    save_file({"one.weight": torch.ones(4, 4), "two.weight": torch.zeros(4, 4)}, tmp_path / "apart.safetensors")
+    with pytest.raises(TiedConflict):
+        api.adapt(tmp_path / "apart.safetensors", Tied(), f"{tmp_path}/out/", max_shard_size=64)
+    assert not (tmp_path / "out").exists()
