@@ -64,9 +64,15 @@ def deflated(name: bytes, data: bytes, packed: bytes | None = None) -> Entry:
 
 
 def archive(
-    entries: list[Entry], *, end: Fields | None = None, end64: Fields | None = None, locator: Fields | None = None,
-    before_end: bytes = b"", after: bytes = b"", cut_directory: int = 0,
-) -> bytes:  # fmt: skip
+    entries: list[Entry],
+    *,
+    end: Fields | None = None,
+    end64: Fields | None = None,
+    locator: Fields | None = None,
+    before_end: bytes = b"",
+    after: bytes = b"",
+    cut_directory: int = 0,
+) -> bytes:
     """Write an archive. zip64 records are written where `end64` or `locator` is given."""
     body, directory = b"", b""
     for entry in entries:
@@ -78,11 +84,23 @@ def archive(
         local_name = entry.local.get("name", entry.name)
         assert isinstance(central_name, bytes)
         assert isinstance(local_name, bytes)
-        body += _pack(LOCAL, b"PK\3\4", {**true, "name_length": len(local_name),
-                                         "extra_length": len(entry.local_extra), **entry.local})  # fmt: skip
+        body += _pack(
+            LOCAL,
+            b"PK\3\4",
+            {**true, "name_length": len(local_name), "extra_length": len(entry.local_extra), **entry.local},
+        )
         body += local_name + entry.local_extra + packed + entry.tail
-        directory += _pack(CENTRAL, b"PK\1\2", {**true, "name_length": len(central_name), "offset": start,
-                                                "extra_length": len(entry.central_extra), **entry.central})  # fmt: skip
+        directory += _pack(
+            CENTRAL,
+            b"PK\1\2",
+            {
+                **true,
+                "name_length": len(central_name),
+                "offset": start,
+                "extra_length": len(entry.central_extra),
+                **entry.central,
+            },
+        )
         directory += central_name + entry.central_extra
     directory = directory[: len(directory) - cut_directory]
     true = {"here": len(entries), "count": len(entries), "size": len(directory), "offset": len(body)}

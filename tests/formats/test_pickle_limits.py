@@ -59,7 +59,6 @@ _BROKEN = {
     "object without class": (b"(o.", MalformedFile, "without a class"),
     "global of numbers": (b"NN\x93.", MalformedFile, "something other than text"),
     "global not utf-8": (b"c\xff\nx\n.", MalformedFile, "not utf-8"),
-    "state twice": (b"cm\nC\n)RK\x01bK\x02b.", MalformedFile, "twice"),
     "text not utf-8": (b"X\x01\x00\x00\x00\xff.", MalformedFile, "not utf-8"),
     "string without quotes": (b"Sabc\n.", MalformedFile, "without its quotes"),
     "string with half an escape": (b"S'\\x0'\n.", MalformedFile, "broken escape"),

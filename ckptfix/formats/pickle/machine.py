@@ -180,11 +180,16 @@ class Machine:
         target = self.top()
         # Attributes of anything but a record (a state dict's `_metadata`, a tensor's hooks) hold no weights.
         if isinstance(target, Opaque):
-            if target.state is not None:
-                raise self.fault("sets the state of an object twice")
-            target.state = state
+            target.state = state if target.state is None else self._add_state(target.state, state)
         if isinstance(target, Unbuilt) and (value := target.build(state)) is not None:
             self.stack[-1] = self._built[id(target)] = value
+
+    def _add_state(self, first: Node, second: Node) -> Node:
+        """Give the state after another one: attributes are added, of anything else both are kept as they came."""
+        if not isinstance(first, Pairs) or not isinstance(second, Pairs):
+            return (first, second)
+        self.spent += COST_OF_PAIR * (len(first.items) + len(second.items))
+        return Pairs([*first.items, *second.items])
 
     def record(self, value: Opaque) -> None:
         """Keep a record for the report."""

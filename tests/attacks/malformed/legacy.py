@@ -77,9 +77,10 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a persistent id that is a text": lambda: build(mapping(w=text("0") + b"Q", v=tensor())),
     "a persistent id in a line": lambda: build(mapping(w=b"Pstorage\n", v=tensor())),
     "an object that calls a number": lambda: build(mapping(w=tensor(), x=integer(1) + b")R")),
-    "nothing but a command": lambda: build(name("os", "system") + b"(" + text("true") + b"tR", listed=pickle_of(b"]"),
-                                           data=b""),
+    "nothing but a command": lambda: build(
+        name("os", "system") + b"(" + text("true") + b"tR", listed=pickle_of(b"]"), data=b""
+    ),
     "no tensor": lambda: build(mapping(x=integer(1)), listed=pickle_of(b"]"), data=b""),
-}  # fmt: skip
+}
 
 CASES = [Case(name, "x.pt", make) for name, make in _MAKERS.items()]

@@ -120,7 +120,6 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "an append to a number": _value(b"K\x01Na"),
     "a key set in a number": _value(b"K\x01NNs"),
     "an object without a class": _value(b"(o"),
-    "a state set twice": _value(name("m", "C") + b")RK\x01bK\x02b"),
     "a buffer outside": _value(b"\x97"),
     "a text that is not UTF-8": _value(b"X\x01\x00\x00\x00\xff"),
     "a string without quotes": _value(b"Sx\n"),
@@ -150,20 +149,44 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
         name("builtins", "list") + b"q\x000](" + b"N" * 100_000 + b"e\x85q\x010](" + b"h\x00h\x01R" * 100_000 + b"e"
     ),
     "a mapping copied again and again": _root(
-        name("collections", "OrderedDict") + b"q\x000}(" + b"NN" * 100_000 + b"u\x85q\x010]("
-        + b"h\x00h\x01R" * 100_000 + b"e"
+        name("collections", "OrderedDict")
+        + b"q\x000}("
+        + b"NN" * 100_000
+        + b"u\x85q\x010]("
+        + b"h\x00h\x01R" * 100_000
+        + b"e"
     ),
     "a text encoded again and again": _root(
-        name("_codecs", "encode") + b"q\x000" + b"(X\x00\x00\x10\x00" + b"a" * (1 << 20) + text("latin1") + b"tq\x010]("
-        + b"h\x00h\x01R" * 100_000 + b"e"
+        name("_codecs", "encode")
+        + b"q\x000"
+        + b"(X\x00\x00\x10\x00"
+        + b"a" * (1 << 20)
+        + text("latin1")
+        + b"tq\x010]("
+        + b"h\x00h\x01R" * 100_000
+        + b"e"
     ),
     "a storage in bytes, read again and again": _root(
-        name("torch.storage", "_load_from_bytes") + b"q\x000B\x00\x10\x00\x00" + (b"\x80\x02" + b"N0" * 3000)[:4096]
-        + b"\x85q\x010](" + b"h\x00h\x01R" * 300_000 + b"e"
+        name("torch.storage", "_load_from_bytes")
+        + b"q\x000B\x00\x10\x00\x00"
+        + (b"\x80\x02" + b"N0" * 3000)[:4096]
+        + b"\x85q\x010]("
+        + b"h\x00h\x01R" * 300_000
+        + b"e"
     ),
     "a long shape, looked at again and again": _root(
-        name("torch._utils", "_rebuild_tensor_v2") + b"q\x000(" + storage() + integer(0) + b"(" + b"K\x01" * 100_000
-        + b"t2tq\x010](" + b"h\x00h\x01R" * 100_000 + b"e"
+        name("torch._utils", "_rebuild_tensor_v2")
+        + b"q\x000("
+        + storage()
+        + integer(0)
+        + b"("
+        + b"K\x01" * 100_000
+        + b"t2tq\x010]("
+        + b"h\x00h\x01R" * 100_000
+        + b"e"
+    ),
+    "attributes added again and again": _root(
+        b"}(" + b"NN" * 100_000 + b"uq\x010" + name("m", "C") + b")R" + b"h\x01b" * 100_000
     ),
     "a long state, set again and again": _root(
         name("m", "C") + b"q\x000(" + b"N" * 100_000 + b"tq\x010](" + b"h\x00)Rh\x01b" * 300_000 + b"e"
@@ -173,9 +196,10 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a million memos": _root(b"](" + b"N\x94" * 3_000_000 + b"e"),
     "a pickle of 100 MB of text": _root(b"](" + (b"X\x00\x00\x10\x00" + bytes(1 << 20)) * 100 + b"e"),
     "a key of a megabyte in each of 1,000 mappings": _root(
-        text("k" * (1 << 20)) + b"q\x000" + mapping(w=tensor(), x=b"}" + b"h\x00}" * 900 + b"s" * 900,
-                                                    y=b"}" + b"h\x00" + tensor() + b"s")
+        text("k" * (1 << 20))
+        + b"q\x000"
+        + mapping(w=tensor(), x=b"}" + b"h\x00}" * 900 + b"s" * 900, y=b"}" + b"h\x00" + tensor() + b"s")
     ),
-}  # fmt: skip
+}
 
 CASES = [Case(name, "x.pth", make) for name, make in _MAKERS.items()]

@@ -133,6 +133,6 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a key of twenty megabytes, wide": lambda: safetensors_bytes(
         b'{"' + b"k" * 20_000_000 + "\N{CHERRIES}".encode() + b'":0}'
     ),
-}  # fmt: skip
+}
 
 CASES = [Case(name, "x.safetensors", make) for name, make in _MAKERS.items()]
