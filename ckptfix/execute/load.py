@@ -29,7 +29,7 @@ def load_state(module: Module, plan: Plan, checkpoint: Checkpoint, live: Target)
     """
     present = module.state_dict(keep_vars=True)
     _refuse_hollow_buffers(module, live)
-    with Reader() as reader:
+    with Reader(checkpoint.stamps) as reader:
         values = Values(checkpoint.tensors, reader, live, plan.origin_of)
         state = {key: values.tensor(key, row.expr) for key, row in plan.outputs.items()}
         reader.check_unchanged()

@@ -30,7 +30,7 @@ class Stats:
 
 def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, Stats]]:
     """Measure each tensor; of a complex one, the absolute values. Raises what reading raises."""
-    with Reader() as reader:
+    with Reader(checkpoint.stamps) as reader:
         for key in keys:
             ref = checkpoint.tensors[key]
             tensor = from_bytes(reader.read(ref), ref.spec)

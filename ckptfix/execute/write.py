@@ -87,7 +87,7 @@ def write(
     found: dict[str, str] = {}
     checksums: dict[str, int] = {}
     done = 0
-    with Reader() as reader, new_file(out, replace=replace) as file:
+    with Reader(checkpoint.stamps) as reader, new_file(out, replace=replace) as file:
         values = Values(tensors, reader, target, plan.origin_of)
         file.allocate(layout.nbytes)
         for key, offset in layout.offsets.items():

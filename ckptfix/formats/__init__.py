@@ -86,9 +86,17 @@ def open_contents(path: str | Path) -> Contents:
 def _open_file(path: Path, formats: Sequence[Format]) -> Contents:
     with File(path) as file:
         head = file.read(0, min(_HEAD, file.size))
+        stamps = {path: file.stamp}
+
+    def open_shard(shard: Path) -> Contents:
+        found = _open_shard(shard)
+        stamps.update(found.stamps)
+        return found
+
     for known in formats:
         if known.recognises(head, path):
-            return known.open_shards(path, _open_shard) if isinstance(known, ShardedFormat) else known.open(path)
+            found = known.open_shards(path, open_shard) if isinstance(known, ShardedFormat) else known.open(path)
+            return dataclasses.replace(found, stamps=stamps)
     raise _unknown(head, path)
 
 

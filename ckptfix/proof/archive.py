@@ -32,7 +32,7 @@ def check_archive(checkpoint: Checkpoint) -> Finding:
         for offset, data in seal_members(members, sums, {}):
             if file.size < offset + len(data) or file.read(offset, len(data)) != data:
                 return fail(f"the archive is not laid out as it was written, in the {len(data)} bytes at {offset}")
-        checked = {ref.storage.offset for ref in checkpoint.tensors.values()}
+        checked = {run.offset for ref in checkpoint.tensors.values() for run in ref.storages}
         damaged = [
             entry.name
             for entry in entries.values()

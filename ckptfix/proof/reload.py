@@ -65,7 +65,7 @@ def _torch_load(path: Path) -> object:
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read every tensor with ckptfix's own reader."""
-    with Reader() as reader:
+    with Reader(checkpoint.stamps) as reader:
         return {key: from_bytes(reader.read(ref), ref.spec) for key, ref in checkpoint.tensors.items()}
 
 

@@ -51,7 +51,7 @@ def check_by_receipt(checkpoint: Checkpoint) -> Finding:
     if any(entry.blake3 is None for entry in receipt.entries.values()):
         return untried("the receipt has no digests: the values were not checked (give --source and -r)")
     problems: list[str] = []
-    with Reader() as reader:
+    with Reader(checkpoint.stamps) as reader:
         wrong = [
             key
             for key, ref in checkpoint.tensors.items()

@@ -16,6 +16,10 @@ CHUNK = 1 << 20
 """Bytes read or written at once. One mebibyte is as fast as any larger size, and steadier."""
 
 
+Stamp = tuple[int, int, int, int]
+"""What tells one state of one file from another: device, inode, length in bytes, time of change in ns."""
+
+
 class File:
     """A source file opened for `pread`, which notices when the file changes underneath."""
 
@@ -41,6 +45,11 @@ class File:
     def size(self) -> int:
         """The file's length in bytes when it was opened."""
         return self._stat.st_size
+
+    @property
+    def stamp(self) -> Stamp:
+        """The state in which the file was opened."""
+        return _stamp(self._stat)
 
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes. Raises TruncatedFile where the file is too short, ReadFailed else."""
@@ -69,9 +78,13 @@ class File:
 
     def check_unchanged(self) -> None:
         """Raise ReadFailed where the file's length or time of change is no longer what it was."""
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+        if _stamp(os.fstat(self._fd)) != self.stamp:
             raise ReadFailed("changed while it was read", where=str(self.path), hint="run again once it is whole")
+
+    def check_stamp(self, stamp: Stamp) -> None:
+        """Raise ReadFailed where the file is not in the state in which it was opened before."""
+        if stamp != self.stamp:
+            raise ReadFailed("changed since its header was read", where=str(self.path), hint="run again")
 
     def close(self) -> None:
         """Close the file."""
@@ -123,6 +136,10 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def access_error(path: Path, error: OSError) -> AccessFailed:

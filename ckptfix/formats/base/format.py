@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ckptfix.errors import UnknownFormat, UnsupportedOutput
+from ckptfix.formats.base.file import Stamp
 from ckptfix.formats.base.output import FileLayout, Frame
 from ckptfix.formats.base.values import Node, Opaque
 from ckptfix.tensors import TensorSpec
@@ -25,6 +26,8 @@ class Contents:
     opaque: tuple[tuple[str, Opaque], ...] = ()
     notes: tuple[str, ...] = ()
     """What a user should know of how the file was read: nothing that keeps it from being read."""
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    """The states in which the files were whose headers were read."""
 
 
 class Format(ABC):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from ckptfix.errors import CorruptTensor, MalformedFile
-from ckptfix.formats.base.file import CHUNK, File, inflate, narrow
+from ckptfix.formats.base.file import CHUNK, File, Stamp, inflate, narrow
 from ckptfix.formats.base.joined import Joined, join
 from ckptfix.formats.base.strided import gather, span
 from ckptfix.formats.base.values import Storage, TensorRef
 
 
 class Reader:
-    """Reads the bytes of tensors, one at a time: little-endian, contiguous, checked where a checksum is kept."""
+    """Reads the bytes of tensors, one at a time: little-endian, contiguous, checked where a checksum is kept.
 
-    def __init__(self) -> None:
+    `stamps` are those of the files whose headers said where the tensors lie.
+    """
+
+    def __init__(self, stamps: Mapping[Path, Stamp] = MappingProxyType({})) -> None:
+        self._stamps = stamps
         self._files: dict[Path, File] = {}
         self._verified: set[Storage] = set()
 
@@ -70,6 +74,7 @@ class Reader:
     def _file(self, path: Path) -> File:
         if path not in self._files:
             self._files[path] = File(path)
+            self._files[path].check_stamp(self._stamps.get(path, self._files[path].stamp))
         return self._files[path]
 
     def _verify(self, storage: Storage) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ckptfix.formats.base import Joined, Opaque, TensorRef
+from ckptfix.formats.base import Joined, Opaque, Stamp, TensorRef
 from ckptfix.tensors import Manifest
 
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -44,6 +44,8 @@ class Checkpoint:
     optimizers: tuple[str, ...]
     aliases: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    """The states in which the files were whose headers were read: their tensors lie there in no other."""
 
     @property
     def files(self) -> frozenset[Path]:

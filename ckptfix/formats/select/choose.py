@@ -71,6 +71,7 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
         optimizers=optimizers,
         aliases=find_aliases(tensors),
         notes=contents.notes,
+        stamps=contents.stamps,
     )
 
 
