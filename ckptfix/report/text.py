@@ -73,15 +73,6 @@ def show_stats(manifest: Manifest, measured: Mapping[str, Stats]) -> Iterator[st
     yield from table(rows)
 
 
-def show_security(opaque: Sequence[tuple[str, object]]) -> Iterator[str]:
-    """List what a file would have run if it had been unpickled."""
-    if not opaque:
-        yield "unpickling would call nothing but the constructors of tensors and containers"
-        return
-    yield "unpickling would have called, and ckptfix did not:"
-    yield from table(("", str(value), f"at {place or 'the root'}") for place, value in opaque)
-
-
 def show_modules(manifest: Manifest, wanted: Sequence[str]) -> Iterator[str]:
     """Show a module tree: path, class, parameters, and the tensors of each module's own."""
     own: dict[str, list[str]] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ckptfix.formats import list_formats
+from ckptfix.report.security import NO_PROOF
 
 from .running import FIVE, FIXTURES, call
 
@@ -110,8 +113,19 @@ def test_security(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.splitlines()[0] == "unpickling would have called, and ckptfix did not:"
     assert "posix.system" in shown and "at extra" in shown
     document = json.loads(answer(capsys, FIXTURES / "hostile.pth", "--security", "--json"))
-    assert document == {"schema_version": 1, "opaque": [{"place": "extra", "name": "posix.system"}]}
-    assert "nothing but the constructors" in answer(capsys, FIXTURES / "zip.pth", "--security")
+    row = {"name": "posix.system", "called": True, "times": 1, "place": "extra", "places": ["extra"]}
+    assert document == {"schema_version": 1, "opaque": [row], "note": NO_PROOF}
+    assert shown.splitlines()[-1] == NO_PROOF
+    harmless = answer(capsys, FIXTURES / "zip.pth", "--security").splitlines()
+    assert harmless == ["unpickling would call nothing but the constructors of tensors and containers", NO_PROOF]
+
+
+def test_security_counts_what_occurs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = [Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(1, 5), os.system]
+    torch.save({"w": torch.zeros(2), "evil": evil}, tmp_path / "x.pth")
+    shown = answer(capsys, tmp_path / "x.pth", "--security")
+    assert "fractions.Fraction  4 times  at evil[0], evil[1], evil[2]" in shown
+    assert "posix.system                 at evil[4], only named" in shown
 
 
 def test_a_target_shows_that_the_last_layer_is_classifier_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,6 +41,7 @@ def command(
     SOURCE is a file (FILE#PATH for one of several state dicts) or a target such as timm:resnet18. Headers only are
     read, unless --stats is given; nothing of the file is run.
     """
+    from ckptfix.report import security as report
     from ckptfix.report import text
     from ckptfix.targets import is_target, resolve
 
@@ -69,9 +69,10 @@ def command(
     if security:
         opaque = open_contents(split_select(source)[0]).opaque
         if as_json:
-            print_json({"schema_version": 1, "opaque": _opaque(opaque)})
+            rows = [one.to_json() for one in report.list_names(opaque)]
+            print_json({"schema_version": 1, "opaque": rows, "note": report.NO_PROOF})
         else:
-            echo_lines(text.show_security(opaque))
+            echo_lines(report.show_security(opaque))
         return
     checkpoint = open_checkpoint(source)
     for note in checkpoint.notes:
@@ -102,11 +103,9 @@ def _write_lockfile(manifest: Manifest, output: Path | None) -> None:
     write_whole(output, f"{json.dumps(manifest.to_json(), indent=1)}\n".encode(), replace=True)
 
 
-def _opaque(opaque: Sequence[tuple[str, object]]) -> list[dict[str, str]]:
-    return [{"place": place, "name": str(value)} for place, value in opaque]
-
-
 def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
+    from ckptfix.report.security import list_names
+
     manifest = checkpoint.manifest
     return {
         "schema_version": 1,
@@ -122,7 +121,7 @@ def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
         "wrappers": list(wrapper_prefixes(checkpoint.tensors)),
         "metadata": dict(checkpoint.metadata),
         "notes": list(checkpoint.notes),
-        "opaque": _opaque(checkpoint.opaque),
+        "opaque": [one.to_json() for one in list_names(checkpoint.opaque)],
     }
 
 
