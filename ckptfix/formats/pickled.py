@@ -1,8 +1,9 @@
 """A pickle by itself: `pickle.dump(state_dict, file)`, and the `.pkl` files of detectron2 and Caffe2.
 
-One pickle of protocol 2 to 5 and nothing else (Lib/pickletools.py of CPython). The weights lie inside it, as arrays of
-numpy (`formats/pickle/arrays.py`) or storages of torch (`formats/pickle/nested.py`), and are read from there.
-detectron2 pickles `{"model": arrays, "__author__": text}`: fvcore/common/checkpoint.py.
+One pickle and nothing else (Lib/pickletools.py of CPython). The weights lie inside it, as arrays of numpy
+(`formats/pickle/arrays.py`) or storages of torch (`formats/pickle/nested.py`), and are read from there. Protocol 0
+spells bytes as text with escapes: they are decoded on opening, up to a mebibyte each. detectron2 pickles
+`{"model": arrays, "__author__": text}`: detectron2/checkpoint/detection_checkpoint.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Contents, File, Format, Node
 from ckptfix.formats.pickle import WITH_ARRAYS, Machine, Stream, is_legacy, list_opaque
 
+_BEGINNINGS = (
+    *(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5)),
+    *(b"}q", b"(dp", b"]q", b"(lp", b"ccollections\nOrderedDict\n"),
+)
+
 
 class Pickled(Format):
     """One plain pickle."""
@@ -20,8 +26,8 @@ class Pickled(Format):
     name = "pickle"
 
     def recognises(self, head: bytes, path: Path) -> bool:
-        """Tell by the protocol before the first opcode, which is never 0; a safetensors header may begin so too."""
-        return head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and head[4:9] != b"\0\0\0\0{" and not is_legacy(head)
+        """Tell by the protocol, or the container that protocol 0 or 1 begins; a safetensors length may look so too."""
+        return head.startswith(_BEGINNINGS) and head[4:9] != b"\0\0\0\0{" and not is_legacy(head)
 
     def open(self, path: Path) -> Contents:
         """Run the pickle as data, leaving the weights where they are."""

@@ -35,6 +35,20 @@ def test_reads_arrays_as_numpy_does(protocol: int, tmp_path: Path) -> None:
     assert [str(value) for _, value in checkpoint.opaque] == ["numpy.matrix"]
 
 
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_reads_the_first_protocols(protocol: int, tmp_path: Path) -> None:
+    arrays = {"w": np.arange(600.0).reshape(20, 30), "b": np.array([-1, 200], ">i4"), "n": np.float32(2)}
+    for value in (arrays, OrderedDict(arrays)):
+        path = write(tmp_path / "x.pkl", pickle.dumps(value, protocol))
+        assert open_checkpoint(path).format == "pickle"
+        assert_same_arrays(open_checkpoint(path), arrays)
+    tensors = {"w": torch.randn(30, 40), "b": torch.ones(2, dtype=torch.bfloat16)}
+    assert_same(open_checkpoint(write(tmp_path / "x.pkl", pickle.dumps(tensors, protocol))), tensors)
+    long = pickle.dumps({"w": np.full(300_000, 7.5)}, 0)
+    with pytest.raises(LimitExceeded, match="a line of more than"):
+        open_checkpoint(write(tmp_path / "x.pkl", long))
+
+
 def _tensors() -> dict[str, torch.Tensor]:
     dtypes = [torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64]
     dtypes += [torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64]
