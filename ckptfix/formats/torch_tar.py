@@ -139,7 +139,7 @@ class _Objects:
         return root
 
     def _machine(self, start: int, stop: int) -> Machine:
-        return Machine(Stream(self._file.read, start, stop), self._find)
+        return Machine(Stream(self._file.read, start, stop), self._find, storages=self._found)
 
     def _close(self, machine: Machine) -> None:
         self.created += machine.created
