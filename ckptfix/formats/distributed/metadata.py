@@ -102,7 +102,8 @@ def read_metadata(data: bytes, held: int) -> Metadata:
         _unique([(_text(key), _read_value(value)) for key, value in values.items]),
         _unique([(_read_index(key), _read_item(value)) for key, value in items.items]),
         _read_paths(fields.get("planner_data")),
-        list_opaque(root, created),
+        # Looking for the place of each takes as long as all the rest.
+        list_opaque(root, created) if created else (),
         *_read_noted(fields.get(ATTRIBUTE)),
     )
 
