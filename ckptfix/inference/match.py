@@ -10,6 +10,7 @@ from ckptfix.inference.candidate import TURNED_OR_NOT, Match, reserve
 from ckptfix.inference.fusion import Fusing
 from ckptfix.inference.leaders import find_leaders, find_parents
 from ckptfix.inference.link import Evidence
+from ckptfix.inference.lists import find_moved
 from ckptfix.inference.names import conflict, kinds_agree, similarity, tail
 from ckptfix.inference.order import find_shifted, is_lockstep, may_follow, rank_series
 from ckptfix.inference.shapes import is_turned, relate, relate_stacked
@@ -72,7 +73,8 @@ class Matching:
         self.targets = stack_slots(targets, sources)
         self.source_roles = tell_roles(self.sources) if allowed.names else {}
         self.target_roles = tell_roles(self.targets)
-        self.shifted = find_shifted(self.sources, self.targets)
+        self.moved = list(find_moved(self.sources, self.targets)) if allowed.order else []
+        self.shifted = find_shifted(self.sources, self.targets, {moved.prefix for moved in self.moved})
         self.turned = self._find_turned()
         self.turns = any(map(is_turned, self.conventions.values()))
         self.source_places = {slot.place for slot in self.sources}
@@ -247,6 +249,9 @@ class Matching:
             return ranked
         for pair, bonus in rank_series(sources, targets, scores):
             ranked[pair] += bonus
+        for i, j in scores:
+            for moved in self.moved:
+                ranked[i, j] += 2.0 * moved.judge(sources[i].place, targets[j].place)
         if self.in_order and is_lockstep(sources, targets, layouts):
             for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
                 roles = {self.source_roles.get(source.place, ""), self.target_roles.get(target.place, "")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptfix.inference.assignment import Pair
 from ckptfix.inference.shapes import is_turned
@@ -83,18 +83,18 @@ def _numbers_cross(sources: Sequence[Slot], targets: Sequence[Slot], allowed: Ma
     return len(set(crossing)) > 1
 
 
-def find_shifted(sources: Sequence[Slot], targets: Sequence[Slot]) -> set[str]:
+def find_shifted(sources: Sequence[Slot], targets: Sequence[Slot], moved: Collection[str] = ()) -> set[str]:
     """Find the places whose numbers say nothing: both sides count from the same word on, but not alike.
 
-    So it is where a layer was put in between or in front. Where one side only goes on for longer, numbers do say
-    something.
+    So it is where a layer was put in between or in front, as in the lists that `moved` names by the path before their
+    numbers. Where one side only goes on for longer, numbers do say something.
     """
     places = [slot.place for slot in sources], [slot.place for slot in targets]
     counted = [count_members(side) for side in places]
     ranks = [{slot.place: len(slot.shapes[0]) for slot in side} for side in (sources, targets)]
     other_ranks = {place for place in ranks[0].keys() & ranks[1].keys() if ranks[0][place] != ranks[1][place]}
     unlike = {prefix for place in other_ranks for prefix, _ in _numbers_in(place)}
-    shifted = {
+    shifted = set(moved) | {
         prefix
         for prefix in counted[0].keys() & counted[1].keys()
         if any(one != other for one, other in zip(*(sorted(side[prefix]) for side in counted), strict=False))
