@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from ckptfix.inference.assignment import LEAST_MARGIN
 from ckptfix.inference.link import Evidence
 from ckptfix.inference.slots import Slot
+from ckptfix.tensors import Shape
 
 _LEAST_SUPPORT = 0.5
 
@@ -16,6 +18,8 @@ TURNED_OR_NOT = "may be transposed, as others of this file are"
 """Why the layout of a square matrix is open."""
 UNNAMED = "nothing says in which order queries, keys and values lie in it"
 """Why a tensor that may hold queries, keys and values is open."""
+_CHANNELS_LAST = "an image's patches may lie in it with their channels last: o (h w c) -> o c h w"
+_MOST_COLOURS = 4
 _HALVES = "the halves of shift and scale may come the other way round"
 
 
@@ -28,7 +32,18 @@ def reserve(source: Slot, target: Slot, roles: tuple[str, str]) -> str:
         return UNNAMED
     if ("modulation" in words[0]) != ("modulation" in words[1]) and target.shapes[0][0] % 2 == 0:
         return _HALVES
+    if _unfolds_patches(source.shapes[0], target.shapes[0]):
+        return _CHANNELS_LAST
     return ""
+
+
+def _unfolds_patches(have: Shape, want: Shape) -> bool:
+    """Tell whether one is a matrix over the patches of an image, and the other a filter of them.
+
+    Maps of features are flattened with their channels first, by torch itself.
+    """
+    matrix, filters = sorted((have, want), key=len)
+    return len(matrix) == 2 and len(filters) > 3 and filters[1] <= _MOST_COLOURS and prod(filters[2:]) > 1
 
 
 @dataclass

@@ -22,6 +22,9 @@ from ckptfix.inference.slots import (
     word_weights,
 )
 
+_ONE_NAMING = 0.8
+"""Of the places of one side, what the other has by the same name, for names to mean the same on both."""
+
 Convention = tuple[bool, int, int, str]
 """What a layout is a convention of: whether it is of blocks, the ranks of both sides, and the module that it is for.
 
@@ -79,6 +82,10 @@ class Matching:
         self.turns = any(map(is_turned, self.conventions.values()))
         self.source_places = {slot.place for slot in self.sources}
         self.target_places = {slot.place for slot in self.targets}
+        same = self.source_places & self.target_places
+        self.one_naming = not inside and len(same) >= _ONE_NAMING * min(
+            len(self.source_places), len(self.target_places)
+        )
         self.weights = word_weights([*self.sources, *self.targets])
         ordered = allowed.order and not is_sorted(self.sources)
         self.source_leaders = find_leaders(self.sources, ordered=ordered)
@@ -215,7 +222,7 @@ class Matching:
         elif source.place == target.place:
             score += 1.5
         elif not self.inside and (source.place in self.target_places or target.place in self.source_places):
-            score -= 2.0  # the other side has a place of that very name
+            score -= 6.0 if self.one_naming else 2.0  # the other side has a place of that very name
         elif _is_path_within(source.place, target.place):
             score += 0.7  # the same path, but for what it is wrapped in
         elif source.name.numbers and source.name.numbers == target.name.numbers:

@@ -58,7 +58,7 @@ def _table_names(template: str, table: str, entries: Table, rest: Sequence[str],
     if all(isinstance(value, int) for value in entries.values()):
         word = _WORD.search(template.partition(f"{{{table}[")[0])
         if word:
-            yield word[1].removesuffix("s").lower()
+            yield word[1].removesuffix("s").lower() or word[1].lower()
         yield "place"
     yield "part"
 
