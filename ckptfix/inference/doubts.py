@@ -13,7 +13,7 @@ from ckptfix.inference.link import Link, Open
 from ckptfix.inference.merging import is_channel_first, is_merging
 from ckptfix.inference.names import parent_of, read_name, tail
 from ckptfix.inference.order import count_members
-from ckptfix.inference.reading import read_keys
+from ckptfix.inference.parted import find_parted
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
 from ckptfix.inference.slots import find_role
 from ckptfix.inference.torn import Torn
@@ -35,7 +35,7 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     yield from _merged(have, want)
     yield _torn(found, have)
     yield _exchanged(found, want)
-    yield from _unled(found, have, want)
+    yield from _parted(found, have, want)
     yield _alone(found)
 
 
@@ -170,33 +170,11 @@ def _exchanged(found: Inference, want: Manifest) -> Doubt:
     return lambda link: {key: exchanged[key] for key in link.target_keys if key in exchanged}
 
 
-def _unled(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
-    """Doubt a vector whose weight has no counterpart on either side, where its name or the whole does not speak for it.
-
-    Of two networks of other widths, norms are of one length by chance.
-    """
-    if not found.reads:
-        return
-    texts = found.reads, read_keys(want)
-    keys = tuple({text: key for key, text in side.items()} for side in texts)
-    leaders = read_leaders(have, texts[0]), read_leaders(want, texts[1])
-    used = {key for link in found.links for key in link.source_keys}
-    used |= {key for guess in found.guesses for key in guess.candidates}
-    made = sum(want[key].numel for key in want if key not in found.left_targets)
-    few = 2 * made < want.numel
-
-    def why(link: Link) -> Mapping[str, str]:
-        if len(link.source_keys) != 1 or len(link.target_keys) != 1:
-            return {}
-        source, target = link.source_keys[0], link.target_keys[0]
-        led = leaders[0].get(texts[0].get(source, "")), leaders[1].get(texts[1][target])
-        if led[0] is None or led[1] is None or (source == target and not few):
-            return {}
-        weights = keys[0][led[0]], keys[1][led[1]]
-        apart = weights[0] not in used and weights[1] in found.left_targets
-        return _of(link, f"its length fits by chance, perhaps: '{weights[1]}' has no source" if apart else None)
-
-    yield why
+def _parted(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
+    """Doubt a norm or a bias that parts from the weight that it goes with."""
+    if found.reads:
+        parted = find_parted(found, have, want)
+        yield lambda link: {key: parted[key] for key in link.target_keys if key in parted}
 
 
 def _alone(found: Inference) -> Doubt:

@@ -26,7 +26,12 @@ class Fusing:
     def matches(self) -> Iterator[Match]:
         """Fuse or split queries, keys and values, gates and ways up, where shapes add up."""
         used: set[str] = set()
-        for parts, whole in ((("q", "k", "v"), "qkv"), (("q", "kv"), "qkv"), (("k", "v"), "kv"), (("gate", "up"), "gate_up")):
+        for parts, whole in (
+            (("q", "k", "v"), "qkv"),
+            (("q", "kv"), "qkv"),
+            (("k", "v"), "kv"),
+            (("gate", "up"), "gate_up"),
+        ):
             for split in (False, True):
                 sides = (self.sources, self.source_roles), (self.targets, self.target_roles)
                 (many, many_roles), (few, few_roles) = reversed(sides) if split else sides

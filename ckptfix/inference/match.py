@@ -207,6 +207,8 @@ class Matching:
     def _score(self, source: Slot, target: Slot, layout: str | None) -> float:
         """Weigh what speaks for a pair: alike names, equal roles; moved numbers cost a little."""
         score = 0.0 if layout is None else -0.2
+        if _becomes_filters(source, target):
+            score -= 1.0  # a matrix is seldom one of filters: more than its size must speak for that
         if (source.place in self.repeated) != (target.place in self.repeated):
             score -= 1.5  # what repeats does not become what stands alone, nor the other way
         if not self.allowed.names:
@@ -295,7 +297,7 @@ class Matching:
 
     def _shape_support(self, source: Slot, target: Slot, *, alone: bool) -> float:
         """Let a shape speak for a pair that nothing else could be, where it is more than a vector."""
-        if self.may_resize is not None or not self.allowed.shapes:
+        if self.may_resize is not None or not self.allowed.shapes or _becomes_filters(source, target):
             return 0.0
         if source.place in self.unique and target.place in self.unique:
             many = len(target.shapes[0]) > 2
@@ -309,6 +311,12 @@ def convention(source: Slot, target: Slot, *, inside: bool) -> Convention:
     """Give what the layout of a pair is a convention of."""
     ranks = len(source.shapes[0]), len(target.shapes[0])
     return (False, *ranks, "kernel") if source.place.endswith("kernel") else (inside, *ranks, target.owner)
+
+
+def _becomes_filters(source: Slot, target: Slot) -> bool:
+    """Tell whether a matrix on one side is filters of more than one pixel on the other."""
+    matrix, filters = sorted((source.shapes[0], target.shapes[0]), key=len)
+    return len(matrix) == 2 and len(filters) > 3 and max(filters[2:]) > 1
 
 
 def _is_path_within(one: str, other: str) -> bool:

@@ -39,10 +39,19 @@ def _series(slots: Sequence[Slot]) -> list[list[int]]:
         if slot.name.numbers:
             groups.setdefault((slot.name.words, slot.name.kind, len(slot.shapes[0])), []).append(i)
     return [
-        sorted(group, key=lambda i: slots[i].name.numbers)
+        _rank(slots, group)
         for group in groups.values()
         if len({slots[i].name.numbers for i in group}) == len(group) > 1  # `h_to_4h` and `4h_to_h` are no series
     ]
+
+
+def _rank(slots: Sequence[Slot], group: Sequence[int]) -> list[int]:
+    """Sort places by their numbers: by the last that tells all apart, as that of `c3x3_1` does, else by all of them."""
+    columns = list(zip(*(slots[i].name.numbers for i in group), strict=False))
+    telling = [column for column in columns if len(set(column)) == len(group)]
+    if not telling:
+        return sorted(group, key=lambda i: slots[i].name.numbers)
+    return [i for _, i in sorted(zip(telling[-1], group, strict=True))]
 
 
 def _extents(slots: Sequence[Slot], members: Sequence[int]) -> list[int]:
