@@ -167,14 +167,14 @@ def _torn(found: Inference, have: Manifest) -> Doubt:
 def _exchanged(found: Inference, want: Manifest) -> Doubt:
     """Doubt a head that would become that of another task."""
     exchanged = find_exchanged(found.links, want)
-    return lambda link: {key: exchanged[key] for key in link.target_keys if key in exchanged}
+    return lambda link: {key: Open(exchanged[key]) for key in link.target_keys if key in exchanged}
 
 
 def _parted(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
     """Doubt a norm or a bias that parts from the weight that it goes with."""
     if found.reads:
         parted = find_parted(found, have, want)
-        yield lambda link: {key: parted[key] for key in link.target_keys if key in parted}
+        yield lambda link: {key: Open(parted[key]) for key in link.target_keys if key in parted}
 
 
 def _alone(found: Inference) -> Doubt:

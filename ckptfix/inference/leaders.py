@@ -15,6 +15,12 @@ def read_leaders(manifest: Manifest, reads: Mapping[str, str]) -> dict[str, str]
     return find_leaders(slots, ordered=not is_sorted(slots))
 
 
+def find_leaders_by_key(manifest: Manifest, reads: Mapping[str, str]) -> dict[str, str]:
+    """Find the same by the keys of both."""
+    keys = {text: key for key, text in reads.items()}
+    return {keys[vector]: keys[leader] for vector, leader in read_leaders(manifest, reads).items()}
+
+
 def find_leaders(slots: Sequence[Slot], *, ordered: bool) -> dict[str, str]:
     """Find the weight that each vector goes with: the one beside it in a module of the two, or that it follows.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ckptfix.inference.infer import Inference
-from ckptfix.inference.leaders import read_leaders
+from ckptfix.inference.leaders import find_leaders_by_key
 from ckptfix.inference.reading import read_keys
 from ckptfix.tensors import Manifest, TensorSpec
 
@@ -21,7 +19,7 @@ def find_parted(found: Inference, have: Manifest, want: Manifest) -> dict[str, s
     Of two networks of other widths, some norms have the length of others; their convolutions tell that they are not
     the same.
     """
-    leaders = _by_key(have, found.reads), _by_key(want, read_keys(want))
+    leaders = find_leaders_by_key(have, found.reads), find_leaders_by_key(want, read_keys(want))
     guessed = {key for guess in found.guesses for key in guess.candidates}
     became: dict[str, set[str]] = {}
     for link in found.links:
@@ -51,9 +49,3 @@ def find_parted(found: Inference, have: Manifest, want: Manifest) -> dict[str, s
 def _are_filters(*weights: TensorSpec) -> bool:
     """Tell whether all are of convolutions, which norms stay with; beside a matrix a norm may stand for itself."""
     return all(len(weight.shape) > 2 for weight in weights)
-
-
-def _by_key(manifest: Manifest, reads: Mapping[str, str]) -> dict[str, str]:
-    """Give the weight that each vector goes with, by their keys."""
-    keys = {text: key for key, text in reads.items()}
-    return {keys[vector]: keys[leader] for vector, leader in read_leaders(manifest, reads).items()}

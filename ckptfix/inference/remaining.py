@@ -10,10 +10,11 @@ from functools import cached_property
 
 from ckptfix.inference.company import owner_of
 from ckptfix.inference.infer import Inference
+from ckptfix.inference.leaders import find_leaders_by_key
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link, Open
-from ckptfix.inference.names import read_name, tail
-from ckptfix.inference.reading import NUMBER, blocks_of, template
+from ckptfix.inference.names import parent_of, read_name, tail
+from ckptfix.inference.reading import NUMBER, blocks_of, read_keys, template
 from ckptfix.inference.wording import name_alike
 from ckptfix.tensors import Manifest, Shape, TensorSpec
 
@@ -38,10 +39,33 @@ class Remaining:
     def find_open(self, key: str) -> Open | None:
         """Say why a target key that is left must not be filled; None where it keeps its initial value."""
         spec = self.want[key]
-        if not spec.shape or spec.dtype.kind != "float":
+        if not spec.shape or spec.dtype.kind != "float" or self._is_of_a_new_layer(key):
             return None
         reasons = _OF_ANY if self.want.kinds.get(key) == "buffer" else (*_OF_ANY, *_OF_PARAMETERS)
         return next((found for reason in reasons if (found := reason(self, key, spec))), None)
+
+    def _is_of_a_new_layer(self, key: str) -> bool:
+        """Tell whether a vector goes with a weight that keeps its initial value: it does as well."""
+        if len(self.want[key].shape) != 1:
+            return False
+        weights = {self.leaders.get(key), *self.weights.get(parent_of(key), ())} - {None}
+        return bool(weights) and all(
+            weight in self.found.left_targets and self.find_open(weight) is None for weight in weights if weight
+        )
+
+    @cached_property
+    def weights(self) -> dict[str, list[str]]:
+        """The target's matrices and filters, by their module."""
+        weights: dict[str, list[str]] = {}
+        for key, spec in self.want.items():
+            if len(spec.shape) > 1:
+                weights.setdefault(parent_of(key), []).append(key)
+        return weights
+
+    @cached_property
+    def leaders(self) -> dict[str, str]:
+        """The weight that each vector of the target goes with."""
+        return find_leaders_by_key(self.want, read_keys(self.want))
 
     @cached_property
     def share(self) -> float:

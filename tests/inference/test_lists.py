@@ -41,6 +41,14 @@ def test_all_layers_move_behind_a_new_one_of_another_width(
         assert not any(key.startswith(("0.", "1.num")) for key in found)
 
 
+def test_the_bias_of_a_new_layer_is_new_with_its_weight() -> None:
+    """Biases of its length are made of others, and none of them is its own."""
+    found = answer(nn.Sequential(*layers(None)), nn.Sequential(nn.Linear(32, 64), *layers(None)))
+    assert found.filled == ["0.weight", "0.bias"]
+    assert not found.unresolved
+    assert not found.ambiguous
+
+
 def test_of_equal_layers_it_stays_open_which_is_new() -> None:
     """A layer like all others, in front or behind: nothing tells."""
     found = answer(nn.Sequential(*layers(None)), nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 64), *layers(None)))
