@@ -39,7 +39,7 @@ class Side:
 
     def read(self, expr: Expr) -> set[bytes]:
         """Give the bytes of every tensor that an expression reads: a tied one has those of its partner."""
-        return {bytes(to_bytes(self.values.tensor(leaf))) for leaf in leaves(expr) if sources(leaf)}
+        return {bytes(to_bytes(self.values.tensor("", leaf))) for leaf in leaves(expr) if sources(leaf)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def agrees(key: str, made: Side, truth: Side) -> bool:
     have, want = made.row(key).expr, truth.row(key).expr
     if is_resized(have) or is_resized(want):
         return is_resized(have) and is_resized(want) and made.read(have) == truth.read(want)
-    return bytes(to_bytes(made.values.tensor(have))) == bytes(to_bytes(truth.values.tensor(want)))
+    return bytes(to_bytes(made.values.tensor(key, have))) == bytes(to_bytes(truth.values.tensor(key, want)))
 
 
 def is_resized(expr: Expr) -> bool:

@@ -48,7 +48,7 @@ def blind(keys: Iterable[str], seed: int) -> dict[str, str]:
 def test_nothing_resolved_is_wrong(recipe: str, order: str, tmp_path: Path) -> None:
     truth = shipped(FIRST[recipe], tmp_path)
     checkpoint = truth.job.checkpoint
-    state = {key: truth.values.tensor(Read(key, spec)) for key, spec in checkpoint.manifest.items()}
+    state = {key: truth.values.tensor(key, Read(key, spec)) for key, spec in checkpoint.manifest.items()}
     for seed in range(3):
         names = blind(state, seed)
         keys = sorted(state, key=names.__getitem__) if order == "sorted" else list(state)
