@@ -27,6 +27,7 @@ from ckptfix.formats.base import (
     TensorRef,
     is_folder,
 )
+from ckptfix.formats.base.collector import collector_paused
 from ckptfix.formats.folder import find_in_folder
 from ckptfix.formats.select import WHOLE, Candidate, Checkpoint, select_state_dict, wrapper_prefixes
 
@@ -64,6 +65,7 @@ def list_formats() -> tuple[Format, ...]:
     return tuple(formats)
 
 
+@collector_paused()
 def open_contents(path: str | Path) -> Contents:
     """Read the headers of a checkpoint: a file, an index with its shards, or a folder that holds either.
 
@@ -96,7 +98,7 @@ def _open_file(path: Path, formats: Sequence[Format]) -> Contents:
     for known in formats:
         if known.recognises(head, path):
             found = known.open_shards(path, open_shard) if isinstance(known, ShardedFormat) else known.open(path)
-            return dataclasses.replace(found, stamps=stamps)
+            return dataclasses.replace(found, stamps={**found.stamps, **stamps})
     raise _unknown(head, path)
 
 
@@ -105,6 +107,7 @@ def _open_shard(path: Path) -> Contents:
     return _open_file(path, [known for known in list_formats() if not isinstance(known, ShardedFormat)])
 
 
+@collector_paused()
 def open_checkpoint(spec: str | Path, *, select: str | None = None) -> Checkpoint:
     """Open `FILE` or `FILE#PATH` and choose its state dict. `select` is the recipe's way to say PATH.
 

@@ -12,9 +12,9 @@ _ANY = 20
 _KINDS = {
     40: b"JM\x8a\x8bGIFL",  # numbers
     80: b"SUTVX\x8c\x8dBC\x8e\x96pr\x94",  # text and bytes, whose length is added as they are read; the memo
-    200: b"]l\x8f\x91t\x85\x86\x87",  # lists and tuples, and a note each that they were looked into
+    260: b"]l\x8f\x91t\x85\x86\x87",  # lists and tuples, and a note each that they were looked into
     300: b"}d",
-    600: b"c\x93\x82\x83\x84RioPQ\x81\x92",  # records, tensors, storages
+    700: b"c\x93\x82\x83\x84RioPQ\x81\x92",  # records, tensors, storages
 }
 
 COSTS = tuple(next((cost for cost, opcodes in _KINDS.items() if opcode in opcodes), _ANY) for opcode in range(256))

@@ -62,8 +62,8 @@ def _leave(m: Machine, length: int, kind: Literal["bytes", "str"]) -> Run | None
         fetch=m.stream.fetch,
     )
     m.stream.skip(length)
-    # It pays for the tensor that is made of it, as a storage does.
-    m.spent -= limits.STORAGE_BUDGET
+    # It pays for the tensor that is made of it, as a storage does, but for no more than the file is longer by it.
+    m.spent -= min(length, limits.STORAGE_BUDGET)
     return run
 
 

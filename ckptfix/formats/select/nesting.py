@@ -19,11 +19,16 @@ MAX_KEY = 4096
 """Characters of a flattened key."""
 
 
+MAX_KEYS = 32 << 20
+"""Characters of all flattened keys; those of a hundred thousand tensors take about 6 million."""
+
+
 class Budget:
-    """Counts the values visited, over all passes through one file."""
+    """Counts the values visited, and the keys that they are given, over all passes through one file."""
 
     def __init__(self) -> None:
         self._left = MAX_VISITS
+        self._letters = MAX_KEYS
         self._seen: set[int] = set()
 
     def spend(self, container: Node, visits: int) -> None:
@@ -34,6 +39,13 @@ class Budget:
         self._left -= visits
         if self._left < 0:
             raise LimitExceeded("the file's mappings unfold into far more values than it holds")
+
+    def keep(self, key: str) -> str:
+        """Count a key that is kept. Raises LimitExceeded once all of them are too long."""
+        self._letters -= len(key)
+        if self._letters < 0:
+            raise LimitExceeded(f"the keys of the file have more than {MAX_KEYS} characters")
+        return key
 
 
 def name_of(key: Node) -> str | None:
@@ -136,22 +148,25 @@ def flatten(
     ignored: dict[str, None] = {}
     for key, value, holder in _leaves(root, budget, follow):
         if not isinstance(value, TensorRef):
-            ignored[holder] = None
+            if holder not in ignored:
+                ignored[budget.keep(holder)] = None
         elif key in tensors:
-            raise MalformedFile(f"two tensors have the key {key!r}")
+            raise MalformedFile(f"two tensors have the key {key[:200]!r}")
         else:
-            tensors[key] = value
+            tensors[budget.keep(key)] = value
     return tensors, tuple(ignored)
 
 
 def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"]) -> Iterator[tuple[str, Node, str]]:
     """Give each leaf with its key and the key of the nearest mapping's entry: a list is reported once."""
-    open_now: set[int] = set()
-    pending: list[tuple[str, Node, str] | int] = [("", root, "")]
-    while pending:
-        step = pending.pop()
-        if isinstance(step, int):
-            open_now.discard(step)
+    levels: list[Iterator[tuple[str, Node, str]]] = [iter([("", root, "")])]
+    open_now: dict[int, None] = {}  # in order: one for each level but the first
+    while levels:
+        step = next(levels[-1], None)
+        if step is None:
+            levels.pop()
+            if levels:
+                open_now.popitem()
             continue
         key, value, holder = step
         inside = _inside(value, follow, root)
@@ -159,12 +174,16 @@ def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"
             yield key, value, holder
         elif id(value) not in open_now:  # what contains itself adds nothing below itself
             budget.spend(value, len(inside))
-            open_now.add(id(value))
-            pending.append(id(value))
+            open_now[id(value)] = None
             listed = isinstance(value, list | tuple)
-            for name, child in reversed(inside):
-                path = join(key, name)
-                pending.append((path, child, holder if listed and key else path))
+            levels.append(_below(inside, key, holder if listed and key else None))
+
+
+def _below(inside: Named, key: str, holder: str | None) -> Iterator[tuple[str, Node, str]]:
+    """Give what lies in a container with its keys. They are joined one at a time: a deep one has many long keys."""
+    for name, child in inside:
+        path = join(key, name)
+        yield path, child, path if holder is None else holder
 
 
 def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) -> Named | None:

@@ -140,6 +140,19 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "mappings inside one another": _value(b"}" + b"N}" * _DEEP + b"s" * _DEEP),
     "states inside one another": _value(name("m", "C") + b")R" + (name("m", "C") + b")R") * 5_000 + b"b" * 5_000),
     "a shared mapping that unfolds without end": _root(mapping(w=tensor(), m=_SHARED)),
+    "a shared list that unfolds without end": _value(b"]" + (b"q\x600](h\x60h\x60e") * 200),
+    "a shared tuple that unfolds without end": _value(b")" + (b"q\x600(h\x60h\x60t") * 200),
+    "two hundred thousand keys below a long one": _root(
+        mapping(
+            w=tensor(),
+            x=b"}"
+            + b"".join(text("k" * 90) + b"}" for _ in range(40))
+            + b"("
+            + b"".join(b"M" + struct.pack("<H", n % 65536) + b"N" for n in range(200_000))
+            + b"u"
+            + b"s" * 40,
+        )
+    ),
     "twelve million opcodes": _root(b"]" + b"N" * 12_000_000),
     "six million lists": _root(b"](" + b"]" * 6_000_000 + b"e"),
     "six million mappings": _root(b"](" + b"}" * 6_000_000 + b"e"),
