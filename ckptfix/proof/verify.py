@@ -15,6 +15,7 @@ from ckptfix.execute.receipt import read_receipt
 from ckptfix.formats import Checkpoint
 from ckptfix.planning import Plan
 from ckptfix.proof.archive import check_archive
+from ckptfix.proof.files import check_files
 from ckptfix.proof.finding import Finding, fail, first_keys, one_line, untried
 from ckptfix.proof.forward import Parity, all_finite, compare_outputs, run, sample_input
 from ckptfix.proof.reload import reload
@@ -115,7 +116,8 @@ def verify_checkpoint(
     shape = _with_batch(input_shape, target)
     forward = _check_forward(module, shape) if module is not None else Finding(passed=None)
     found, compared = _check_parity(module, parity, shape) if parity is not None else (Finding(passed=None), None)
-    findings = (values, check_header(checkpoint), check_archive(checkpoint), strict, forward, found)
+    written = (check_header(checkpoint), check_archive(checkpoint), check_files(checkpoint))
+    findings = (values, *written, strict, forward, found)
     return Verification(
         strict_load=bool(strict.passed),
         values=values.passed,

@@ -6,7 +6,9 @@ import random
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +34,18 @@ rules:
 """
 
 
-def make_output(out: Path) -> Path:
+@dataclass(frozen=True)
+class Output:
+    """What was written: the path that is verified, the files it is made of, and what it is held against."""
+
+    path: Path
+    files: tuple[Path, ...]
+    want: Path
+
+
+def write_output(out: Path, **options: Any) -> Output:
     """Write an output of every kind of rule and entry: moved, copied, filled, cast, 0-d, bool, complex, metadata."""
-    source, want = out.with_name("source.safetensors"), out.with_name("want.safetensors")
+    source, want = out.with_name("source"), out.with_name("want")
     tensors = {
         "old.w": torch.arange(15.0).reshape(5, 3) / 7,
         "old.b": torch.arange(5).bfloat16(),
@@ -49,21 +60,26 @@ def make_output(out: Path) -> Path:
     wanted = {key.replace("old.", "new."): tensor for key, tensor in tensors.items()}
     wanted |= {"half": torch.zeros(4).half(), "head.w": torch.zeros(3), "tied": torch.zeros(5, 3)}
     save_file(wanted, want)
-    adapt(source, want, out, RECIPE)
-    return want
+    written = adapt(source, want, out, RECIPE, **options)
+    return Output(out, written.files, want)
 
 
-def make_resumed_output(out: Path) -> Path:
+def write_shards(out: Path) -> Output:
+    found = write_output(out.with_name(out.name.removesuffix(".index.json")), max_shard_size=60)
+    return replace(found, path=out)
+
+
+def write_resumed_output(out: Path) -> Output:
     """Write an output that holds an optimizer beside its weights."""
     module = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    source, want = out.with_name("source.pth"), out.with_name("want.safetensors")
+    source, want = out.with_name("source.pth"), out.with_name("want")
     torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, source)
     save_file(module.state_dict(), want)
-    adapt(source, want, out, also=["optimizer"])
-    return want
+    written = adapt(source, want, out, also=["optimizer"])
+    return Output(out, written.files, want)
 
 
 def flips(data: bytes, count: int) -> Iterator[tuple[int, bytes]]:
@@ -75,30 +91,48 @@ def flips(data: bytes, count: int) -> Iterator[tuple[int, bytes]]:
         yield bit, bytes(flipped)
 
 
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [("out.safetensors", make_output), ("out.pth", make_output), ("resumed.pth", make_resumed_output)],
-)
-def test_every_flipped_bit_of_an_output_is_noticed(name: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
-    out = tmp_path / name
-    wanted = target(make(out))
-    found = verify(out, wanted)
+OUTPUTS: dict[str, tuple[Callable[[Path], Output], int]] = {
+    "out.safetensors": (write_output, 800),
+    "out.pth": (write_output, 800),
+    "resumed.pth": (write_resumed_output, 800),
+    "model.safetensors.index.json": (write_shards, 100),
+    "model.bin.index.json": (write_shards, 100),
+    "out.dcp": (write_output, 300),
+}
+"""How each is written, and how many bits of each of its files are flipped."""
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_every_flipped_bit_of_an_output_is_noticed(name: str, tmp_path: Path) -> None:
+    make, count = OUTPUTS[name]
+    output = make(tmp_path / name)
+    wanted = target(output.want)
+    found = verify(output.path, wanted)
     assert found.ok and found.values, found.problems
     noticed: Counter[str] = Counter()
     silent = []
-    bad = tmp_path / f"flipped{out.suffix}"
-    for bit, data in flips(out.read_bytes(), 1500):
-        bad.write_bytes(data)
-        try:
-            found = verify(bad, wanted)
-        except RefusedContent:
-            noticed["refused"] += 1
-        else:
-            noticed["verify"] += not found.ok
-            silent += [bit] if found.ok else []
+    for path in output.files:
+        whole = path.read_bytes()
+        for bit, data in flips(whole, count):
+            path.write_bytes(data)
+            try:
+                found = verify(output.path, wanted)
+            except RefusedContent:
+                noticed["refused"] += 1
+            else:
+                noticed["verify"] += not found.ok
+                silent += [(path.name, bit)] if found.ok else []
+        path.write_bytes(whole)
     assert silent == []
     assert min(noticed.values()) > 50 and len(noticed) == 2
-    record(f"flips-{name}", flips=noticed.total(), refused=noticed["refused"], verify=noticed["verify"], silent=0)
+    record(
+        f"flips-{name}",
+        files=len(output.files),
+        flips=noticed.total(),
+        refused=noticed["refused"],
+        verify=noticed["verify"],
+        silent=0,
+    )
 
 
 def save_deflated(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -129,7 +163,7 @@ def test_a_flipped_bit_of_an_input_never_makes_a_wrong_tensor(
     whole = contents(source)
     outcomes: Counter[str] = Counter()
     wrong = []
-    for bit, data in flips(source.read_bytes(), 2000):
+    for bit, data in flips(source.read_bytes(), 1000):
         bad.write_bytes(data)
         try:
             same = contents(bad) == whole
