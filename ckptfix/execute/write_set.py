@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ckptfix._version import __version__
 from ckptfix.digest import hash_chunks, hash_document, hash_text
-from ckptfix.errors import CkptfixError, ReadFailed
+from ckptfix.errors import CkptfixError
 from ckptfix.execute.atomic import new_file, refuse_existing, sync_folder, write_error
 from ckptfix.execute.destination import Destination, Part, make_folder, write_index
 from ckptfix.execute.finite import Count
@@ -27,7 +27,7 @@ from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.write import Progress, Written, write
 from ckptfix.expr import Compute, Expr, Initial, inputs
 from ckptfix.formats import WHOLE, Checkpoint, Reader, open_checkpoint, open_contents
-from ckptfix.formats.base import access_error
+from ckptfix.formats.base import File
 from ckptfix.formats.distributed.emit import emit_metadata
 from ckptfix.formats.distributed_file import items_of
 from ckptfix.planning import Plan
@@ -52,10 +52,9 @@ def write_set(
     if target.build is not None:
         # Each file would build the target anew for what it fills.
         target = replaced(target, build=cache(target.build))
-    stamp = _stamp(checkpoint)
     total = sum(row.expr.spec.nbytes for row in plan.outputs.values())
     with _folder(destination), new_file(destination.last, replace=replace) as last:
-        finished = _Finished(destination, parts, _digest(plan, target, stamp, parts))
+        finished = _Finished(destination, parts, _digest(plan, checkpoint, target, parts))
         finished.discard_others()
         finished.refuse_taken(replace=replace)
         done: list[Written] = []
@@ -73,8 +72,7 @@ def write_set(
                 written += sum(row.expr.spec.nbytes for row in only.outputs.values())
                 progress(written, total)
             receipt = _join(plan, [one.receipt for one in done], finished.metadata())
-            if _stamp(checkpoint) != stamp:
-                raise ReadFailed("changed while it was read", where=str(checkpoint.path), hint="run again")
+            _check_unchanged(checkpoint)
             files = {part.name: hash_text(one.receipt.to_text()) for part, one in zip(parts, done, strict=True)}
             data = _last_file(destination, plan, parts, finished, receipt.to_text(), files)
             finished.commit(replace=replace)
@@ -236,24 +234,20 @@ def _join(plan: Plan, receipts: Sequence[Receipt], metadata: Mapping[str, str]) 
     return whole.seal({key: row.expr.spec for key, row in rows.items()}, metadata)
 
 
-def _digest(plan: Plan, target: Target, stamp: object, parts: Sequence[Part]) -> str:
+def _digest(plan: Plan, checkpoint: Checkpoint, target: Target, parts: Sequence[Part]) -> str:
     """Hash all that the bytes of the files follow from."""
     rows = {key: [row.expr.spec.to_json(), row.rule, str(row.expr)] for key, row in plan.outputs.items()}
     names = [[part.name, *part.keys] for part in parts]
     words = [__version__, plan.recipe.digest, str(sorted(plan.values.items())), str(plan.dtype), target.text]
-    return hash_document([words, stamp, names, rows])
+    stamps = sorted([os.fsencode(path.resolve()).hex(), *stamp] for path, stamp in checkpoint.stamps.items())
+    return hash_document([words, stamps, names, rows])
 
 
-def _stamp(checkpoint: Checkpoint) -> list[list[object]]:
-    """Tell the files of a source from others, and from themselves after a change."""
-    stamps: list[list[object]] = []
-    for path in sorted(checkpoint.files):
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise access_error(path, error) from error
-        stamps.append([os.fsencode(path.resolve()).hex(), found.st_ino, found.st_size, found.st_mtime_ns])
-    return stamps
+def _check_unchanged(checkpoint: Checkpoint) -> None:
+    """Raise ReadFailed where a file of the source is not as it was when the source was opened."""
+    for path, stamp in checkpoint.stamps.items():
+        with File(path) as file:
+            file.check_stamp(stamp)
 
 
 def _runs_code(expr: Expr) -> bool:

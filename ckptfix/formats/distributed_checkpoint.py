@@ -6,8 +6,7 @@ chunk of a tensor, or of one object, at some place of a file. No process group i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ckptfix.digest import hash_text
@@ -21,6 +20,7 @@ from ckptfix.formats.base import (
     Opaque,
     Pairs,
     Piece,
+    Stamp,
     Storage,
     TensorRef,
     Window,
@@ -56,7 +56,7 @@ class DistributedCheckpoint(Format):
         with File(path) as file:
             if file.size > limits.PICKLE_NBYTES:
                 raise MalformedFile(f"takes {file.size} bytes, {limits.PICKLE_NBYTES} are allowed")
-            held = sum(one.stat().st_size for one in path.parent.glob("*.distcp") if one.is_file())
+            held = sum(one.stat().st_size for one in path.parent.glob("*") if one.is_file())
             metadata = read_metadata(file.read(0, file.size), held)
         names = sorted({item.file for item in metadata.items.values()})
         if missing := lacking(path, names):
@@ -65,7 +65,7 @@ class DistributedCheckpoint(Format):
                 f"{len(missing)} of its {len(names)} files are missing: {shown}",
                 hint="copy the files of every rank into the same folder",
             )
-        noted = _check_set(path, metadata)
+        noted, stamps = _check_files(path, names, metadata)
         opened: dict[Where, Node] = {}
         opaque = list(metadata.opaque)
         for where, node, found in _open_items(path, metadata.items):
@@ -75,24 +75,28 @@ class DistributedCheckpoint(Format):
         if opened:
             key, _ = next(iter(opened))
             raise MalformedFile(f"the metadata place an item of {key[:200]!r} that they do not describe")
-        return Contents(path.parent, self.name, _nest(values, metadata), noted, tuple(opaque))
+        return Contents(path.parent, self.name, _nest(values, metadata), noted, tuple(opaque), stamps=stamps)
 
 
-def _check_set(path: Path, metadata: Metadata) -> dict[str, str]:
-    """Tell by the files' own receipts whether they were written together with the metadata; join what they note."""
-    if metadata.receipt is None:
-        return {}
+def _check_files(path: Path, names: Sequence[str], metadata: Metadata) -> tuple[dict[str, str], dict[Path, Stamp]]:
+    """Tell by the files' own receipts whether they were written together with the metadata.
+
+    Gives the metadata that they note, joined, and the state that each file is in.
+    """
     joined: dict[str, str] = {}
-    for name in sorted({item.file for item in metadata.items.values()}):
+    stamps: dict[Path, Stamp] = {}
+    for name in names:
         with File(file_beside(path, name)) as file:
-            trailer = read_trailer(file)
-        if trailer is None or hash_text(trailer.receipt) != metadata.digests.get(name):
-            raise MalformedFile(
-                f"the file {name} was not written together with the metadata",
-                hint="a copy or a run was cut short: copy the files again, or write them again",
-            )
-        joined = {**trailer.metadata, **joined}
-    return {**joined, "ckptfix": metadata.receipt}
+            stamps[file.path] = file.stamp
+            trailer = read_trailer(file) if metadata.receipt is not None else None
+        if metadata.receipt is not None:
+            if trailer is None or hash_text(trailer.receipt) != metadata.digests.get(name):
+                raise MalformedFile(
+                    f"the file {name} was not written together with the metadata",
+                    hint="a copy or a run was cut short: copy the files again, or write them again",
+                )
+            joined = {**trailer.metadata, **joined}
+    return joined if metadata.receipt is None else {**joined, "ckptfix": metadata.receipt}, stamps
 
 
 def _open_items(
@@ -103,8 +107,7 @@ def _open_items(
     for where, item in items.items():
         by_file.setdefault(item.file, []).append((item, where))
     for name, members in by_file.items():
-        with ExitStack() as stack:
-            file = stack.enter_context(File(file_beside(path, name)))
+        with File(file_beside(path, name)) as file:
             end = 0
             for item, where in sorted(members, key=lambda member: member[0].offset):
                 if item.offset < end:

@@ -19,7 +19,7 @@ from ckptfix.expr import Initial, leaves
 from ckptfix.formats import output_format
 from ckptfix.formats.base import CHUNK, File
 from ckptfix.job import Adapted, Job, open, prepare_job, refuse_source  # noqa: A004
-from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step, source_file
+from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step
 from ckptfix.proof.verify import Verification
 from ckptfix.report.finetune import write_finetune
 
@@ -141,7 +141,7 @@ def _parts(step: Step, job: Job, folder: Path) -> dict[str, str]:
     takes_initial = any(isinstance(leaf, Initial) for row in job.plan.outputs.values() for leaf in leaves(row.expr))
     options = step.model_dump(mode="json", include={"vars", "checks", "dtype"})
     return {
-        "source": hash_document([hash_file(source_file(step)), job.checkpoint.select]),
+        "source": hash_document([*map(hash_file, sorted(job.checkpoint.stamps)), job.checkpoint.select]),
         "recipe": job.plan.recipe.digest,
         "target": hash_document(
             [job.target.manifest.to_json(), step.target.replace(str(folder), "") if takes_initial else None]

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ckptfix.document import Document, read_document, validate
 from ckptfix.errors import InvalidCall
-from ckptfix.formats import split_select
 from ckptfix.recipes import list_recipes, recipe_path
 from ckptfix.rules.cast import FloatDType
 from ckptfix.targets import is_target
@@ -138,8 +137,3 @@ def _set(value: Any, place: list[str], new: Any) -> Any:  # a document of any fo
     if value is not None and not isinstance(value, dict):
         raise InvalidCall(f"--set: '{place[0]}' lies inside a value that is no mapping")
     return {**(value or {}), place[0]: _set((value or {}).get(place[0]), place[1:], new)}
-
-
-def source_file(step: Step) -> Path:
-    """Give the file of the source, without the path inside it."""
-    return split_select(step.source)[0]

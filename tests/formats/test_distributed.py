@@ -222,3 +222,26 @@ def test_another_pickle_is_no_metadata(tmp_path: Path, data: bytes) -> None:
     (tmp_path / ".metadata").write_bytes(data)
     with pytest.raises(UnknownFormat, match="not the metadata"):
         open_checkpoint(tmp_path)
+
+
+def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    code = """
+import json, resource, sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from ckptfix.formats import Reader, open_checkpoint
+folder = Path(sys.argv[1])
+names = {f"w.{n}": f"model-{n:05d}-of-00400.safetensors" for n in range(400)}
+for number, (key, name) in enumerate(names.items()):
+    save_file({key: torch.full((3,), float(number))}, folder / name)
+(folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+with Reader() as reader:
+    found = {key: reader.read(ref) for key, ref in open_checkpoint(folder).tensors.items()}
+    again = reader.read(open_checkpoint(folder).tensors["w.0"])
+    reader.check_unchanged()
+assert again == found["w.0"] and len(found) == 400
+assert all(torch.frombuffer(found[f"w.{n}"], dtype=torch.float32).tolist() == [n] * 3 for n in range(400))
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

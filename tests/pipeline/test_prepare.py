@@ -49,6 +49,20 @@ def test_a_source_changed_by_one_byte_is_not_found(step: Path) -> None:
     assert prepare(step).cached
 
 
+def test_a_source_of_several_files_changed_in_one_of_them_is_not_found(step: Path) -> None:
+    old = step.parent / "old.pth"
+    for source in ("shards/", "saved.dcp"):
+        ckptfix.adapt(old, old, f"{step.parent}/{source}", max_shard_size=300)
+        prepare(step, overrides={"source": source}, force=True)
+        assert prepare(step, overrides={"source": source}).cached
+        data = torch.load(old, weights_only=True)
+        data["0.weight"].view(torch.uint8)[0, 0, 0, 0] ^= 1
+        torch.save(data, old)
+        ckptfix.adapt(old, old, f"{step.parent}/{source}", max_shard_size=300, existing="replace")
+        with pytest.raises(OutputExists, match="another source"):
+            prepare(step, overrides={"source": source})
+
+
 @pytest.mark.parametrize(
     "change",
     [

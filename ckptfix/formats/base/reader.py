@@ -13,6 +13,9 @@ from ckptfix.formats.base.joined import Joined, join
 from ckptfix.formats.base.strided import gather, span
 from ckptfix.formats.base.values import Storage, TensorRef
 
+MAX_OPEN = 200
+"""Files that are open at once: a process may often have 1,024, a checkpoint of many ranks has more."""
+
 
 class Reader:
     """Reads the bytes of tensors, one at a time: little-endian, contiguous, checked where a checksum is kept.
@@ -21,7 +24,7 @@ class Reader:
     """
 
     def __init__(self, stamps: Mapping[Path, Stamp] = MappingProxyType({})) -> None:
-        self._stamps = stamps
+        self._stamps = dict(stamps)
         self._files: dict[Path, File] = {}
         self._verified: set[Storage] = set()
 
@@ -72,10 +75,16 @@ class Reader:
         self.close()
 
     def _file(self, path: Path) -> File:
-        if path not in self._files:
-            self._files[path] = File(path)
-            self._files[path].check_stamp(self._stamps.get(path, self._files[path].stamp))
-        return self._files[path]
+        """Open a file, or give the open one. Of many files those are closed that were not used for longest."""
+        file = self._files.pop(path, None)
+        if file is None:
+            if len(self._files) >= MAX_OPEN:
+                with self._files.pop(next(iter(self._files))) as unused:
+                    unused.check_unchanged()
+            file = File(path)
+            file.check_stamp(self._stamps.setdefault(path, file.stamp))
+        self._files[path] = file
+        return file
 
     def _verify(self, storage: Storage) -> None:
         """Test the checksum of a storage of which only a part is wanted, once."""
@@ -115,9 +124,10 @@ class Reader:
                 yield self._file(storage.path).read(storage.offset + storage.skip + position, end - position)
 
     def _unpack(self, storage: Storage) -> Iterator[bytes]:
-        file = self._file(storage.path)
         stops = range(0, storage.stored_nbytes, CHUNK)
-        packed = (file.read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops)
+        packed = (
+            self._file(storage.path).read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops
+        )
         decode = inflate if storage.encoding == "deflate" else narrow
         try:
             yield from decode(packed, storage.skip + storage.nbytes)
