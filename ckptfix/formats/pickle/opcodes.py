@@ -63,7 +63,7 @@ def _leave(m: Machine, length: int, kind: Literal["bytes", "str"]) -> Run | None
     )
     m.stream.skip(length)
     # It pays for the tensor that is made of it, as a storage does, but for no more than the file is longer by it.
-    m.spent -= min(length, limits.STORAGE_BUDGET)
+    m.spent -= min(length, limits.ARGUMENT_BUDGET)
     return run
 
 
