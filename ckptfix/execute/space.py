@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What a file system says that cannot reserve."""
@@ -22,11 +23,17 @@ def reserve(fd: int, nbytes: int) -> None:
     while (code := _fallocate()(fd, nbytes)) == errno.EINTR:
         pass  # a signal that asks to end has raised by now
     if code in _CANNOT:
-        system = os.fstatvfs(fd)
-        # Some virtual file systems count no blocks at all.
-        code = errno.ENOSPC if system.f_blocks > 0 and system.f_bavail * system.f_frsize < nbytes else 0
-    if code:
+        refuse_full(fd, nbytes)
+    elif code:
         raise OSError(code, os.strerror(code))
+
+
+def refuse_full(place: int | Path, nbytes: int) -> None:
+    """Raise OSError where the file system of an open file, or of a folder, has less free space than that."""
+    system = os.statvfs(place)
+    # Some virtual file systems count no blocks at all.
+    if system.f_blocks > 0 and system.f_bavail * system.f_frsize < nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @cache

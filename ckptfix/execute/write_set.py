@@ -23,6 +23,7 @@ from ckptfix.execute.destination import Destination, Part, make_folder, write_in
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import RECEIPT_KEY, Receipt, read_receipt
 from ckptfix.execute.resume import Companions
+from ckptfix.execute.space import refuse_full
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.write import Progress, Written, write
 from ckptfix.expr import Compute, Expr, Initial, inputs
@@ -57,6 +58,7 @@ def write_set(
         finished = _Finished(destination, parts, _digest(plan, checkpoint, target, parts))
         finished.discard_others()
         finished.refuse_taken(replace=replace)
+        finished.refuse_full(total)
         done: list[Written] = []
         written = 0
         try:
@@ -164,6 +166,14 @@ class _Finished:
             final = self._folder / name
             if not (_same(final, path) or _is_missing(final)):
                 refuse_existing(final, replace=replace)
+
+    def refuse_full(self, nbytes: int) -> None:
+        """Raise WriteFailed where the folder has no room for that many bytes, less those that are there already."""
+        there = sum(path.stat().st_size for path in self._paths.values() if path.is_file())
+        try:
+            refuse_full(self._folder, nbytes - there)
+        except OSError as error:
+            raise write_error(self._destination.last, error) from error
 
     def take_up(self, part: Part, plan: Plan) -> Written | None:
         """Give what an earlier run has written of a plan; None where it has not, or where a byte of it is not so.

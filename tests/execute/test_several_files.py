@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,15 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from transformers import AutoModel
 
 from ckptfix import api
-from ckptfix.errors import CkptfixError, InvalidCall, MalformedFile, OutputExists, TiedConflict, UnsupportedOutput
+from ckptfix.errors import (
+    CkptfixError,
+    InvalidCall,
+    MalformedFile,
+    OutputExists,
+    TiedConflict,
+    UnsupportedOutput,
+    WriteFailed,
+)
 from ckptfix.execute import write_set
 from ckptfix.formats import open_checkpoint
 
@@ -346,3 +359,41 @@ def test_tied_keys_in_two_shards_are_compared(tmp_path: Path) -> None:
     with pytest.raises(TiedConflict):
         api.adapt(tmp_path / "apart.safetensors", Tied(), f"{tmp_path}/out/", max_shard_size=64)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_shows_before_the_first_byte(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
+    recipe = {"ckptfix": 1, "rules": [{"op": "drop", "keys": ["w"]}, {"op": "fill", "keys": ["a", "b"], "value": 0}]}
+    free = os.statvfs(tmp_path)
+    numel = free.f_bavail * free.f_frsize // 8 + 1
+    want = {"schema_version": 1, "tensors": {key: {"shape": [numel], "dtype": "F32"} for key in ("a", "b")}}
+    (tmp_path / "want.json").write_text(json.dumps(want))
+    with pytest.raises(WriteFailed, match="no space left"):
+        api.adapt(
+            tmp_path / "w.safetensors",
+            tmp_path / "want.json",
+            f"{tmp_path}/out/",
+            recipe,
+            max_shard_size=4 * numel,
+            max_output=9 * numel,
+        )
+    assert _names(tmp_path) == ["w.safetensors", "want.json"]
+
+
+def test_an_interrupted_command_is_ended_by_the_next(tmp_path: Path) -> None:
+    torch.save({f"w.{n}": torch.full((1000, 1000), float(n)) for n in range(20)}, tmp_path / "source.pth")
+    command = [sys.executable, "-m", "ckptfix", "adapt", "source.pth", "source.pth", "-o", "out/"]
+    command += ["--max-shard-size", "4MB"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("out/.ckptfix-*.safetensors")):
+        assert run.poll() is None
+        time.sleep(0.005)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate()
+    assert (run.returncode, said.strip()) == (130, "interrupted; nothing was left half written")
+    left = _hidden(tmp_path / "out")
+    assert 0 < len(left) < 20 and _names(tmp_path / "out") == left
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "21 files" in again.stdout
+    assert len(_names(tmp_path / "out")) == 21
+    assert_same(open_checkpoint(tmp_path / "out"), torch.load(tmp_path / "source.pth"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ckptfix.formats.base.file import CHUNK
@@ -36,40 +35,51 @@ class Joined:
 def join(shape: Shape, pieces: Sequence[Piece], chunks: Callable[[TensorRef], Iterator[bytes]]) -> Iterator[bytes]:
     """Give the bytes of a whole tensor. `chunks` gives those of a piece or of some rows of one.
 
-    Rows that one piece holds are passed on as they come; others are laid side by side, about CHUNK bytes at once.
+    Rows that one piece holds are passed on as they come. Pieces that hold the same rows are laid side by side, about
+    CHUNK bytes at once; others, which no known writer makes, are laid out together.
     """
     while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
         pieces = [Piece(piece.offsets[1:], _first_row(piece.ref)) for piece in pieces]
-    waiting = sorted(pieces, key=lambda piece: piece.offsets[0], reverse=True)
-    cuts = sorted({cut for piece in pieces for cut in (piece.offsets[0], _stop(piece))})
-    band: list[Piece] = []
-    for start, stop in pairwise(cuts):
-        band = [piece for piece in band if _stop(piece) > start]
-        while waiting and waiting[-1].offsets[0] == start:
-            band.append(waiting.pop())
+    for band in _bands(pieces):
+        start, stop = band[0].offsets[0], max(map(_stop, band))
         if len(band) == 1:
-            yield from chunks(_rows(band[0], start, stop))
-        else:
-            yield from _side_by_side(shape, band, range(start, stop), chunks)
+            yield from chunks(band[0].ref)
+            continue
+        aligned = all((piece.offsets[0], _stop(piece)) == (start, stop) for piece in band)
+        row = band[0].ref.spec.dtype.bits // 8 * math.prod(shape[1:])
+        step = max(1, CHUNK // row) if aligned else stop - start
+        for first in range(start, stop, step):
+            yield _block(shape, band, range(first, min(first + step, stop)), chunks)
 
 
-def _side_by_side(
-    shape: Shape, band: Sequence[Piece], rows: range, chunks: Callable[[TensorRef], Iterator[bytes]]
-) -> Iterator[bytes]:
+def _bands(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Group the pieces, so that each row is of one group."""
+    band: list[Piece] = []
+    stop = 0
+    for piece in sorted(pieces, key=lambda piece: piece.offsets[0]):
+        if band and piece.offsets[0] >= stop:
+            yield band
+            band = []
+        band.append(piece)
+        stop = max(stop, _stop(piece))
+    if band:
+        yield band
+
+
+def _block(shape: Shape, band: Sequence[Piece], rows: range, chunks: Callable[[TensorRef], Iterator[bytes]]) -> bytes:
+    """Lay out some rows of a band."""
     import numpy as np
 
     width = band[0].ref.spec.dtype.bits // 8
-    step = max(1, CHUNK // (width * math.prod(shape[1:])))
-    for start in range(rows.start, rows.stop, step):
-        stop = min(start + step, rows.stop)
-        block = np.empty((stop - start, *shape[1:], width), np.uint8)
-        for piece in band:
-            ref = _rows(piece, start, stop)
-            place = tuple(slice(at, at + size) for at, size in zip(piece.offsets[1:], ref.spec.shape[1:], strict=True))
-            data = b"".join(chunks(ref))
-            block[:, *place] = np.frombuffer(data, np.uint8).reshape(*ref.spec.shape, width)
-        yield block.tobytes()
+    block = np.empty((len(rows), *shape[1:], width), np.uint8)
+    for piece in band:
+        start, stop = max(rows.start, piece.offsets[0]), min(rows.stop, _stop(piece))
+        ref = _rows(piece, start, stop)
+        starts = (start - rows.start, *piece.offsets[1:])
+        place = tuple(slice(at, at + size) for at, size in zip(starts, ref.spec.shape, strict=True))
+        block[place] = np.frombuffer(b"".join(chunks(ref)), np.uint8).reshape(*ref.spec.shape, width)
+    return block.tobytes()
 
 
 def _stop(piece: Piece) -> int:

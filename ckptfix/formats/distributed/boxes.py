@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.tensors import Shape
 
-MAX_COMPARISONS = 5_000_000
+MAX_COMPARISONS = 300_000
 """Pairs of boxes that are compared. Tensors that are cut along one axis need as many as they have boxes."""
 
 
