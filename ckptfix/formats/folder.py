@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ckptfix.errors import AmbiguousSource, NoTensors, TruncatedFile
-from ckptfix.formats.base import access_error
+from ckptfix.formats.base import access_error, is_index
 
 DISTRIBUTED = ".metadata"
 """The file that torch.distributed.checkpoint writes last, and reads first."""
@@ -26,7 +26,7 @@ _WEIGHTS = (
 )
 """The names that transformers, diffusers and peft look for, in their order: what cannot hold code comes first."""
 
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".index.json", ".npz", ".pkl")
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".pkl")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.[a-z]+")
 _SHOWN = 6
 
@@ -41,7 +41,7 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     names = _names(folder)
     if DISTRIBUTED in names:
         return folder / DISTRIBUTED, ()
-    found = [name for name in names if name.endswith(_SUFFIXES) and not _SHARD.fullmatch(name)]
+    found = [name for name in names if is_index(name) or (name.endswith(_SUFFIXES) and not _SHARD.fullmatch(name))]
     known = [name for name in _WEIGHTS if name in found]
     if known:
         beside = ", ".join(known[1:])
@@ -78,7 +78,8 @@ def _names(folder: Path) -> list[str]:
 
 def _holds_weights(folder: Path) -> bool:
     try:
-        return any(entry.name.endswith((*_SUFFIXES, DISTRIBUTED)) for entry in os.scandir(folder))
+        names = [entry.name for entry in os.scandir(folder)]
+        return any(name == DISTRIBUTED or is_index(name) or name.endswith(_SUFFIXES) for name in names)
     except OSError:
         return False
 

@@ -22,6 +22,7 @@ from ckptfix.formats.base import (
     ShardedFormat,
     TensorRef,
     file_beside,
+    is_index,
     lacking,
     read_json_object,
 )
@@ -43,7 +44,7 @@ class Sharded(ShardedFormat):
 
     def recognises(self, head: bytes, path: Path) -> bool:
         """Tell by the name, and by a brace."""
-        return path.name.endswith(".index.json") and head.lstrip().startswith(b"{")
+        return is_index(path.name) and head.lstrip().startswith(b"{")
 
     def open_shards(self, path: Path, open_file: Callable[[Path], Contents]) -> Contents:
         """Read the index and the headers of its shards.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ckptfix.errors import ReadFailed, UnknownTarget
 from ckptfix.formats import open_checkpoint
+from ckptfix.formats.base import is_index
 from ckptfix.targets.base import Target, TargetURI
 from ckptfix.tensors import DType, Manifest, TensorSpec
 
 _LARGEST = 1 << 30
+_PART = 1 << 20
 
 
 def resolve(uri: TargetURI) -> Target:
     """Read the shapes. Raises UnknownTarget for a file that is not there or no lockfile, and what a format raises."""
     path = Path(uri.text.partition(":")[2])  # a file name may hold a '?'
-    if path.suffix == ".json" and not path.name.endswith(".index.json"):
+    if path.suffix == ".json" and not is_index(path.name):
         manifest = _read_lockfile(path, uri)
     else:
         if not path.exists() and not Path(str(path).partition("#")[0]).exists():
@@ -36,7 +39,8 @@ def _meant(path: Path) -> str | None:
 def _read_lockfile(path: Path, uri: TargetURI) -> Manifest:
     try:
         with path.open("rb") as file:
-            document = json.loads(file.read(_LARGEST))
+            # By parts: one read would take the memory for the largest file that is allowed.
+            document = json.loads(b"".join(islice(iter(lambda: file.read(_PART), b""), _LARGEST // _PART)))
     except FileNotFoundError as error:
         raise UnknownTarget("no such file", where=uri.text) from error
     except OSError as error:

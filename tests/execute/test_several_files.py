@@ -275,6 +275,23 @@ def test_a_run_that_ends_anywhere_leaves_nothing_mixed_and_is_taken_up(
     assert _names(folder) == sorted(file.name for file in adapted.files)
 
 
+@pytest.mark.parametrize("call", range(5))
+def test_names_that_a_killed_run_has_given_are_its_own(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    with monkeypatch.context() as patch:
+        _kill_at(patch, "_link", call)
+        with pytest.raises(_Killed):
+            api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
+    assert len([name for name in _names(tmp_path / "out") if name.startswith("model-")]) == call
+    with pytest.raises(CkptfixError, match=r"a folder without|without their index"):
+        open_checkpoint(tmp_path / "out")
+    # Not asked to replace anything: what is there is its own.
+    adapted = api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
+    assert len(open_checkpoint(adapted.path).tensors) == len(_state())
+    assert _names(tmp_path / "out") == sorted(file.name for file in adapted.files)
+
+
 @pytest.mark.parametrize("change", ["source", "byte", "rules", "size"])
 def test_what_is_left_of_another_run_is_not_used(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from ckptfix.api import target
 from ckptfix.errors import AmbiguousSource, CkptfixError, MalformedFile, NoTensors, TruncatedFile, UnknownFormat
 from ckptfix.formats import open_checkpoint
 
@@ -239,3 +240,13 @@ def test_shards_without_an_index_are_a_run_that_was_cut_short(tmp_path: Path) ->
     with pytest.raises(TruncatedFile, match="2 shards without their index"):
         open_checkpoint(tmp_path)
     assert open_checkpoint(tmp_path / "model-00001-of-00002.safetensors").format == "safetensors"
+
+
+def test_the_index_of_a_variant(tmp_path: Path) -> None:
+    tensors = _pair(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.rename(tmp_path / "model.safetensors.index.fp16.json")
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.path == tmp_path / "model.safetensors.index.fp16.json"
+    assert checkpoint.manifest.tensors.keys() == tensors.keys()
+    assert target(checkpoint.path).manifest.tensors == checkpoint.manifest.tensors

@@ -4,7 +4,7 @@ A format module defines one subclass of `Format`. It reads headers only: nothing
 tensor is loaded, and torch is not imported. `Reader` is the one place where tensor bytes are read.
 """
 
-from ckptfix.formats.base.beside import file_beside, lacking
+from ckptfix.formats.base.beside import file_beside, is_index, lacking
 from ckptfix.formats.base.file import CHUNK, File, Stamp, Window, access_error, inflate, is_folder, narrow
 from ckptfix.formats.base.format import Contents, Format, ShardedFormat
 from ckptfix.formats.base.joined import Joined, Piece
@@ -50,6 +50,7 @@ __all__ = [
     "file_beside",
     "inflate",
     "is_folder",
+    "is_index",
     "is_unicode",
     "lacking",
     "narrow",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from ckptfix.errors import MalformedFile
+
+
+def is_index(name: str) -> bool:
+    """Tell the name of an index of shards: `model.safetensors.index.json`, of a variant `….index.fp16.json`."""
+    return re.fullmatch(r".+\.index(\.[\w-]+)?\.json", name) is not None
 
 
 def file_beside(path: Path, name: str) -> Path:
