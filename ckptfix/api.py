@@ -48,9 +48,14 @@ def plan(
     recipe: RecipeLike = None,
     *,
     variables: Mapping[str, VarValue] | None = None,
+    max_output: int | None = None,
 ) -> Plan:
-    """Plan an adaptation without reading a tensor. Faults of the recipe are in `Plan.errors`."""
-    return prepare_job(source, architecture, recipe, variables).plan
+    """Plan an adaptation without reading a tensor. Faults of the recipe are in `Plan.errors`.
+
+    `max_output` bounds the bytes that are made; the default is far above what a source of its size is meant to give.
+    """
+    budget: int | Literal["default"] = "default" if max_output is None else max_output
+    return prepare_job(source, architecture, recipe, variables, max_output=budget).plan
 
 
 def check(
@@ -152,7 +157,7 @@ def adapt(
     Nothing is written unless the plan is complete; with `gaps="write"` the tensors that it does provide are.
     `also` names what goes along in a `.pth`, at its place in the source: `optimizer`, on whose moments the rules are
     replayed, or the path of another state dict, such as an average of the weights. `memory` and `max_output` are
-    bounds in bytes: for one tensor's computation, and for the output.
+    bounds in bytes: for one tensor's computation, and for the output, which has one by the source's size unasked.
     Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
     """
     job = plan_output(
@@ -163,6 +168,7 @@ def adapt(
         variables=variables,
         dtype=dtype,
         existing=existing,
+        max_output=max_output,
         max_shard_size=max_shard_size,
     )
     return write_output(

@@ -79,9 +79,14 @@ def prepare_job(
     architecture: Architecture,
     recipe: RecipeLike = None,
     variables: Mapping[str, VarValue] | None = None,
+    *,
+    max_output: int | Literal["default"] | None = None,
 ) -> Job:
-    """Open both sides and plan. Raises what opening either side and reading the recipe raise."""
-    from ckptfix.planning import make_plan
+    """Open both sides and plan. Raises what opening either side and reading the recipe raise.
+
+    `max_output` bounds the bytes that are made; "default" by the size of the source's files.
+    """
+    from ckptfix.planning import default_budget, make_plan
     from ckptfix.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -95,6 +100,7 @@ def prepare_job(
         config=found.config,
         no_initial_values=found.not_buildable,
         wrappers=wrapper_prefixes(checkpoint.tensors),
+        max_output=default_budget({checkpoint.path, *checkpoint.files}) if max_output == "default" else max_output,
     )
     return Job(checkpoint, found, made)
 
@@ -130,12 +136,14 @@ def plan_output(
     variables: Mapping[str, VarValue] | None = None,
     dtype: DType | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
+    max_output: int | None = None,
     max_shard_size: int | None = None,
 ) -> Job:
     """The first half of `adapt`: whether `out` may be written, then the plan. Reads no tensor, writes nothing."""
     destination = Destination.of(out, max_shard_size)
     destination.refuse_taken(replace=existing == "replace")
-    job = prepare_job(source, architecture, recipe, variables)
+    budget: int | Literal["default"] = "default" if max_output is None else max_output
+    job = prepare_job(source, architecture, recipe, variables, max_output=budget)
     for path in destination.replaced():
         refuse_source(path, job.checkpoint)
     return job if dtype is None else replace(job, plan=job.plan.with_dtype(dtype))
@@ -165,7 +173,7 @@ def write_output(
     job.plan.raise_for_errors()
     if gaps == "refuse":
         job.plan.raise_for_gaps()
-    _check_budget(job.plan, memory, max_output)
+    _check_budget(job, memory, max_output)
     companions = _carry(job, also) if also else None
     destination = Destination.of(out, max_shard_size)
     parts = destination.parts({key: row.expr.spec for key, row in job.plan.outputs.items()})
@@ -222,12 +230,19 @@ def _carry(job: Job, also: Sequence[str]) -> Companions:
     return carry(job.checkpoint, job.plan, also, plan_for)
 
 
-def _check_budget(made: Plan, memory: int | None, max_output: int | None) -> None:
+def _check_budget(job: Job, memory: int | None, max_output: int | None) -> None:
     """Hold the plan to its bounds before anything is read."""
-    outputs = {key: row.expr for key, row in made.outputs.items()}
+    from ckptfix.planning import default_budget
+
+    outputs = {key: row.expr for key, row in job.plan.outputs.items()}
     total = sum(expr.spec.nbytes for expr in outputs.values())
     if max_output is not None and total > max_output:
         raise InvalidCall(f"the output takes {total} bytes, --max-output allows {max_output}")
+    if max_output is None and total > (allowed := default_budget({job.checkpoint.path, *job.checkpoint.files})):
+        raise InvalidCall(
+            f"the output takes {total:,} bytes, a source of this size may give {allowed:,}",
+            hint="--max-output SIZE allows more",
+        )
     for key, expr in outputs.items():
         needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
         if memory is not None and not isinstance(expr, Read) and needed > memory:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
+_MOST_FAULTS = 20
+"""Faults of one text that are told."""
+
 
 def validate(model: type[M], document: Document) -> M:
     """Check a document against a pydantic model.
@@ -26,8 +29,11 @@ def validate(model: type[M], document: Document) -> M:
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        faults = tuple(_explain(model, document, group) for group in _faults(error, document))
+        groups = _faults(error, document)
+        faults = tuple(_explain(model, document, group) for group in groups[:_MOST_FAULTS])
         first = faults[0]
+        if len(groups) > _MOST_FAULTS:
+            faults += (RecipeSchemaError(f"and {len(groups) - _MOST_FAULTS} more faults", where=document.file),)
         raise RecipeSchemaError(first.message, where=first.where, hint=first.hint, parts=faults) from error
 
 
@@ -61,11 +67,8 @@ def _faults(error: ValidationError, document: Document) -> list[list[_Fault]]:
         elif raw["type"] == "missing" and _close(str(raw["loc"][-1]), misspelt.get(fault.place, [])):
             continue
         groups.setdefault(fault.subject, []).append(fault)
-    return [
-        group
-        for place, group in groups.items()
-        if not any(len(other) > len(place) and other[: len(place)] == place for other in groups)
-    ]
+    around = {place[:depth] for place in groups for depth in range(len(place))}
+    return [group for place, group in groups.items() if place not in around]
 
 
 def _locate(raw: Any, document: Document) -> _Fault:

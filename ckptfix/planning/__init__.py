@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ckptfix.planning.budget import default_budget
 from ckptfix.planning.plan import Plan, make_plan
 from ckptfix.planning.report import Report
 from ckptfix.planning.table import Row, Step
 
-__all__ = ["Plan", "Report", "Row", "Step", "make_plan"]
+__all__ = ["Plan", "Report", "Row", "Step", "default_budget", "make_plan"]

@@ -10,6 +10,7 @@ from ckptfix.diff import Diff, compare
 from ckptfix.errors import CkptfixError, IncompletePlan, Origin, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
 from ckptfix.keys import VarValue, nearest_to_each
+from ckptfix.planning.budget import over_budget
 from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected
 from ckptfix.planning.table import (
     Row,
@@ -203,11 +204,12 @@ def make_plan(
     config: Mapping[str, object] | None = None,
     no_initial_values: str | None = None,
     wrappers: tuple[str, ...] = (),
+    max_output: int | None = None,
 ) -> Plan:
     """Run the rules over the table of source tensors.
 
-    `variables` override the recipe's, `config` is what `target.config.NAME` looks up. Faults do not stop the
-    run: they are collected in `Plan.errors`.
+    `variables` override the recipe's, `config` is what `target.config.NAME` looks up, `max_output` bounds the bytes
+    that a rule may make. Faults do not stop the run: they are collected in `Plan.errors`.
     """
     values, errors = _variables(recipe, variables or {}, config or {})
     errors += _unused(recipe, variables or {})
@@ -221,6 +223,8 @@ def make_plan(
         unfilled |= walked.step.edit.unfilled
         steps.append(walked.step)
         errors += walked.step.errors
+        if max_output is not None:
+            errors += over_budget(walked.step.edit.made, walked.step.origin, max_output)
         table = walked.table
     used = {key for row in table.values() for key in sources(row.expr)}
     return Plan(

@@ -46,6 +46,8 @@ _QUIET = {
     "builtins.id",
     "gc.get_objects",
     "sys._getframe",
+    "glob.glob",
+    "glob.glob/2",
     "os.listdir",
     "os.scandir",
     "signal.pthread_kill",

@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 @click.option("--no-digest", is_flag=True, help="Leave the digests out of the receipt.")
 @click.option("--also", multiple=True, metavar="optimizer|PATH", help="Carry this along; a .pth holds it.")
 @click.option("--memory", type=options.Size(), help="Refuse to compute a tensor that needs more at once.")
-@click.option("--max-output", type=options.Size(), help="Refuse an output that is larger.")
+@click.option(
+    "--max-output",
+    type=options.Size(),
+    help="Refuse an output that is larger; as a rule 16 GiB, or 8 times the source.",
+)
 @click.option("--max-shard-size", type=options.Size(), help="Write shards of at most this size, and their index.")
 @options.as_json
 def command(
@@ -84,6 +88,7 @@ def command(
         variables=dict(variables),
         dtype=dtype,
         existing=existing,
+        max_output=max_output,
         max_shard_size=max_shard_size,
     )
     for note in job.notes:

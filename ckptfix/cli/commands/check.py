@@ -25,7 +25,7 @@ def command(source: str, target: str, recipe: str | None, variables: tuple[tuple
     from ckptfix.job import prepare_job
     from ckptfix.report import text
 
-    job = prepare_job(source, target, recipe, dict(variables))
+    job = prepare_job(source, target, recipe, dict(variables), max_output="default")
     for note in job.notes:
         show_note(note)
     report = job.plan.report()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -19,6 +19,11 @@ from ckptfix.errors import InvalidCall
 @options.recipe
 @options.variables
 @click.option("--trace", metavar="KEY", help="Follow one key of the target back through every rule.")
+@click.option(
+    "--max-output",
+    type=options.Size(),
+    help="Refuse an output that is larger; as a rule 16 GiB, or 8 times the source.",
+)
 @options.json_output
 @options.as_json
 def command(
@@ -27,6 +32,7 @@ def command(
     recipe: str | None,
     variables: tuple[tuple[str, Any], ...],
     trace: str | None,
+    max_output: int | None,
     output: Path | None,
     as_json: bool,
 ) -> int:
@@ -36,7 +42,8 @@ def command(
     from ckptfix.keys import nearest_keys
     from ckptfix.report import text
 
-    job = prepare_job(source, target, recipe, dict(variables))
+    budget: int | Literal["default"] = "default" if max_output is None else max_output
+    job = prepare_job(source, target, recipe, dict(variables), max_output=budget)
     plan = job.plan
     for note in job.notes:
         show_note(note)
