@@ -22,6 +22,10 @@ class Origin:
         return ": ".join(part for part in (f"{self.file}:{self.line}" if self.line else self.file, self.op) if part)
 
 
+_LONGEST = 600
+"""Characters of a message about the content of a file."""
+
+
 class CkptfixError(Exception):
     """Any failure that ckptfix reports: where it is, what is wrong, what would mend it."""
 
@@ -210,6 +214,19 @@ class RefusedContent(CkptfixError):
 
     code = "CKF300"
     exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: Origin | str | None = None,
+        hint: str | None = None,
+        parts: tuple[CkptfixError, ...] = (),
+    ) -> None:
+        # A message quotes names of the file, which may be of any length.
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST * 2 // 3]}...{message[-_LONGEST // 3 :]}"
+        super().__init__(message, where=where, hint=hint, parts=parts)
 
 
 class UnknownFormat(RefusedContent):
