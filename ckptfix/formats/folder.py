@@ -39,25 +39,23 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     without their index.
     """
     names = _names(folder)
-    if DISTRIBUTED in names:
-        return folder / DISTRIBUTED, ()
-    found = [name for name in names if is_index(name) or (name.endswith(_SUFFIXES) and not _SHARD.fullmatch(name))]
-    known = [name for name in _WEIGHTS if name in found]
+    found = [name for name in names if _is_checkpoint(name) and not _SHARD.fullmatch(name)]
+    known = [name for name in (DISTRIBUTED, *_WEIGHTS) if name in found]
     if known:
         beside = ", ".join(known[1:])
         return folder / known[0], (f"{known[0]} is read; {beside} beside it is not",) if beside else ()
+    shards = [name for name in names if _SHARD.fullmatch(name) or name.endswith(".distcp")]
+    if shards and not any(map(is_index, found)):
+        lacks = DISTRIBUTED if shards[0].endswith(".distcp") else "index"
+        raise TruncatedFile(
+            f"holds {len(shards)} shards without their {lacks}: {_list(shards)}",
+            hint="a copy or a run was cut short: run it again, or name one file",
+        )
     if len(found) == 1:
         return folder / found[0], ()
     if found:
         raise AmbiguousSource(
             f"holds {len(found)} files that may be meant: {_list(found)}", hint=f"name one: {folder / found[0]}"
-        )
-    shards = [name for name in names if _SHARD.fullmatch(name) or name.endswith(".distcp")]
-    if shards:
-        lacks = DISTRIBUTED if shards[0].endswith(".distcp") else "index"
-        raise TruncatedFile(
-            f"holds {len(shards)} shards without their {lacks}: {_list(shards)}",
-            hint="a copy or a run was cut short: run it again, or name one shard",
         )
     inside = [name for name in names if (folder / name).is_dir() and _holds_weights(folder / name)]
     if inside:
@@ -69,17 +67,25 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 def _names(folder: Path) -> list[str]:
     try:
-        # Hidden files are of runs that have not ended.
-        names = sorted(entry.name for entry in os.scandir(folder))
-        return [name for name in names if not name.startswith(".") or name == DISTRIBUTED]
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise access_error(folder, error) from error
+    # Hidden files are of runs that have not ended; the workspaces of an editor have a folder `.metadata`.
+    return [
+        entry.name
+        for entry in entries
+        if not entry.name.startswith(".") or (entry.name == DISTRIBUTED and entry.is_file())
+    ]
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name == DISTRIBUTED or is_index(name) or name.endswith(_SUFFIXES)
 
 
 def _holds_weights(folder: Path) -> bool:
     try:
         names = [entry.name for entry in os.scandir(folder)]
-        return any(name == DISTRIBUTED or is_index(name) or name.endswith(_SUFFIXES) for name in names)
+        return any(map(_is_checkpoint, names))
     except OSError:
         return False
 

@@ -221,6 +221,8 @@ def test_which_file_of_a_folder_is_read(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.manifest["w"].shape == (5,)
     assert checkpoint.notes == ("model.safetensors is read; pytorch_model.bin beside it is not",)
+    (tmp_path / ".metadata").mkdir()  # as an editor leaves it
+    assert open_checkpoint(tmp_path).path == tmp_path / "model.safetensors"
 
 
 def test_folders_of_folders_are_asked_for(tmp_path: Path) -> None:
@@ -237,6 +239,8 @@ def test_folders_of_folders_are_asked_for(tmp_path: Path) -> None:
 def test_shards_without_an_index_are_a_run_that_was_cut_short(tmp_path: Path) -> None:
     _pair(tmp_path)
     (tmp_path / "model.safetensors.index.json").unlink()
+    # A trainer's own settings are no checkpoint of the model.
+    torch.save({"lr": torch.ones(1)}, tmp_path / "training_args.bin")
     with pytest.raises(TruncatedFile, match="2 shards without their index"):
         open_checkpoint(tmp_path)
     assert open_checkpoint(tmp_path / "model-00001-of-00002.safetensors").format == "safetensors"
