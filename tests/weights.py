@@ -33,6 +33,21 @@ def resemblyzer() -> Path:
     return package("resemblyzer") / "pretrained.pt"
 
 
+def lpips() -> Path:
+    """Find the linear layers of LPIPS on AlexNet: legacy format, written in 2018."""
+    return package("lpips") / "weights" / "v0.1" / "alex.pth"
+
+
+def pesto() -> Path:
+    """Find the pitch estimator PESTO: a checkpoint of Lightning."""
+    return package("pesto") / "weights" / "mir-1k.ckpt"
+
+
+def pesto_g7() -> Path:
+    """Find a later PESTO, whose hyperparameters are objects of omegaconf, which is not installed."""
+    return package("pesto") / "weights" / "mir-1k_g7.ckpt"
+
+
 def imagenet() -> dict[Path, int]:
     """Find the 20 ImageNet photographs of foolbox, `imagenet_<number>_<class>.jpg`, with their classes."""
     photos = sorted((package("foolbox") / "data").glob("imagenet_*.jpg"))

@@ -13,6 +13,9 @@ from ckptfix.execute.evaluate import from_bytes
 from ckptfix.formats import WHOLE, Checkpoint, Reader
 from ckptfix.proof.finding import one_line
 
+_FORMATS = ("safetensors", "torch zip", "torch legacy")
+"""What safetensors reads, and torch without unpickling what it does not know."""
+
 
 @dataclass(frozen=True)
 class Reloaded:
@@ -25,10 +28,13 @@ class Reloaded:
 def reload(checkpoint: Checkpoint) -> Reloaded:
     """Load the selected state dict onto the CPU, with the format's own library where that accepts the file.
 
-    `torch.load` refuses a file that names classes which it does not know. Then the tensors are read by ckptfix.
+    `torch.load` refuses a file that names classes which it does not know, and no library reads some formats without
+    running what they name. Then the tensors are read by ckptfix.
     """
-    if checkpoint.format == "torch distributed":
-        return Reloaded(read_tensors(checkpoint), "torch would unpickle .metadata: ckptfix read the folder")
+    if not checkpoint.format.endswith(_FORMATS):
+        return Reloaded(
+            read_tensors(checkpoint), f"ckptfix read the file: no second reader of {checkpoint.format} is used"
+        )
     found: dict[str, Tensor] = {}
     shards = sorted(checkpoint.files) if checkpoint.format.startswith("sharded ") else [checkpoint.path]
     for path in shards:
