@@ -7,16 +7,14 @@ array of objects holds a pickle instead; it is run as data, like any other (`for
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnknownFormat
-from ckptfix.formats.base import Contents, File, Format, Node, Pairs, Storage, TensorRef, check_shape
+from ckptfix.formats.base import Contents, File, Format, Node, Pairs, Storage, TensorRef, check_shape, read_json_object
 from ckptfix.formats.pickle import ELEMENTS, WITH_ARRAYS, Machine, Stream, limits, list_opaque, strides_of
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
 from ckptfix.formats.zip.first import first_name
@@ -121,16 +119,21 @@ class _Header:
         return isinstance(self.descr, str) and self.descr[1:2] in ("U", "S")
 
 
+_AS_JSON = str.maketrans("'()", '"[]')
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+
+
 def _parse(raw: bytes, encoding: str) -> dict[str, object]:
+    """Read the header, a literal of Python, as the JSON that it becomes with other brackets: nothing is compiled."""
     try:
-        text = raw.decode(encoding)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the parser, about what it refuses anyway
-            # Python 2 wrote its long integers with an L.
-            fields = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise MalformedFile("has a header of numpy that is no Python literal") from error
-    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        text = raw.decode(encoding).strip().translate(_AS_JSON)
+        # Python 2 wrote its long integers with an L.
+        text = re.sub(r"\b(\d+)L\b", r"\1", text)
+        text = re.sub(r"\b(True|False|None)\b", lambda found: _CONSTANTS[found[0]], text)
+        fields = read_json_object(re.sub(r",\s*([\]}])", r"\1", text), "the header of numpy")
+    except (ValueError, MalformedFile) as error:
+        raise MalformedFile("has a header of numpy that is no Python literal of a mapping") from error
+    if fields.keys() != _FIELDS:
         raise MalformedFile("has a header of numpy without exactly descr, fortran_order and shape")
     return fields
 

@@ -21,7 +21,7 @@ class Case:
     def put(self, folder: Path) -> Path:
         """Make the input in an empty folder, and give what is to be opened."""
         path = folder / self.file
-        if self.make.__code__.co_argcount:
+        if self.make.__code__.co_argcount > len(self.make.__defaults__ or ()):
             self.make(folder)  # type: ignore[call-arg]
         else:
             path.write_bytes(self.make())  # type: ignore[call-arg]

@@ -48,6 +48,7 @@ _QUIET = {
     "sys._getframe",
     "glob.glob",
     "glob.glob/2",
+    "pathlib.Path.glob",
     "os.listdir",
     "os.scandir",
     "signal.pthread_kill",

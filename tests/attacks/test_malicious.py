@@ -159,6 +159,16 @@ def _places() -> Iterator[Attack]:
     yield Attack(
         "in the protocol's pickle", "x.pt", _legacy_with(protocol=pickle_of(_SYSTEM + b"0M\xe9\x03")), "os.system"
     )
+    sound = mapping(w=tensor(), v=_V)
+    for left, opcodes in {
+        "a call": _SYSTEM,
+        "a call under a MARK": _SYSTEM + b"(",
+        "names": name("os", "system"),
+    }.items():
+        data = pickle_of(opcodes + sound)
+        yield Attack(
+            f"{left} left on the stack", "x.pth", archive([Entry(b"a/data.pkl", data), *_storages()]), "os.system"
+        )
     for beside in ("data/evil.pkl", "evil.pkl", "code/__torch__.py", "extra/evil.bin", ".format_version"):
         # A record that nothing refers to is never looked into: it is as much as the file beside the file.
         yield Attack(

@@ -201,7 +201,7 @@ _BROKEN = {
     "nested": (_npy("(" * 9000), MalformedFile, "no Python literal"),
     "negated": (_npy("-" * 9000 + "1"), MalformedFile, "no Python literal"),
     "nul": (_npy(b"\0"), MalformedFile, "no Python literal"),
-    "escape": (_npy("{'\\d': 1}"), MalformedFile, "without exactly"),
+    "escape": (_npy("{'\\d': 1}"), MalformedFile, "no Python literal"),
     "a field too many": (_npy(_SOUND[:-1] + "'x': 1}"), MalformedFile, "without exactly"),
     "unhashable": (_npy("{[]: 1}"), MalformedFile, "no Python literal"),
     "order": (_npy(_SOUND.replace("False", "3"), bytes(16)), MalformedFile, "neither True nor False"),

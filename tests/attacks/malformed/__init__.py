@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import legacy, pickles, safetensors, zips
+from . import arrays, folders, legacy, pickles, safetensors, zips
 
 FAMILIES: dict[str, list[Case]] = {
     "zip": zips.CASES,
     "pickle": pickles.CASES,
     "legacy": legacy.CASES,
+    "arrays": arrays.CASES,
+    "folders": folders.CASES,
     "safetensors": safetensors.CASES,
 }
