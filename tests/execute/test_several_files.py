@@ -17,9 +17,9 @@ import torch.distributed.checkpoint as dcp
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from transformers import AutoModel
 
 from ckptfix import api
+from ckptfix.cli.main import run
 from ckptfix.errors import (
     CkptfixError,
     InvalidCall,
@@ -33,7 +33,7 @@ from ckptfix.execute import write_set
 from ckptfix.formats import open_checkpoint
 
 from ..formats.making import assert_same
-from ..weights import minilm
+from ..weights import load_minilm, minilm
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -104,14 +104,14 @@ def test_shards_are_those_of_the_hub(source: Path, tmp_path: Path) -> None:
 
 
 def test_transformers_loads_a_folder_of_ours(tmp_path: Path) -> None:
-    original = AutoModel.from_pretrained(minilm())
+    original = load_minilm()
     out = tmp_path / "model"
     adapted = api.adapt(
         minilm() / "model.safetensors", minilm() / "model.safetensors", f"{out}/", max_shard_size=20_000_000
     )
     assert len(adapted.files) > 3
     (out / "config.json").write_bytes((minilm() / "config.json").read_bytes())
-    loaded = AutoModel.from_pretrained(out)
+    loaded = load_minilm(out)
     state = original.state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.state_dict().items())
     assert api.verify(out, minilm() / "model.safetensors").values
@@ -161,9 +161,9 @@ def test_torch_loads_a_distributed_folder(source: Path, tmp_path: Path, limit: i
 
 @pytest.mark.parametrize("out", ["out/", "out.dcp", "model.safetensors", "pytorch_model.bin"])
 def test_equal_inputs_give_equal_files(source: Path, tmp_path: Path, out: str) -> None:
-    for run in ("one", "two"):
-        (tmp_path / run).mkdir()
-        api.adapt(source, source, f"{tmp_path}/{run}/{out}", max_shard_size=LIMIT)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        api.adapt(source, source, f"{tmp_path}/{name}/{out}", max_shard_size=LIMIT)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(files) > 4
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
@@ -401,16 +401,29 @@ def test_an_interrupted_command_is_ended_by_the_next(tmp_path: Path) -> None:
     torch.save({f"w.{n}": torch.full((1000, 1000), float(n)) for n in range(20)}, tmp_path / "source.pth")
     command = [sys.executable, "-m", "ckptfix", "adapt", "source.pth", "source.pth", "-o", "out/"]
     command += ["--max-shard-size", "4MB"]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    begun = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("out/.ckptfix-*.safetensors")):
-        assert run.poll() is None
+        assert begun.poll() is None
         time.sleep(0.005)
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate()
-    assert (run.returncode, said.strip()) == (130, "interrupted; nothing was left half written")
+    begun.send_signal(signal.SIGTERM)
+    _, said = begun.communicate()
+    assert (begun.returncode, said.strip()) == (130, "interrupted; nothing was left half written")
     left = _hidden(tmp_path / "out")
     assert 0 < len(left) < 20 and _names(tmp_path / "out") == left
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "21 files" in again.stdout
     assert len(_names(tmp_path / "out")) == 21
     assert_same(open_checkpoint(tmp_path / "out"), torch.load(tmp_path / "source.pth"))
+
+
+def test_the_command_says_what_it_wrote(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["adapt", str(source), str(source), "-o", f"{tmp_path}/out/", "--max-shard-size", f"{LIMIT}B"]
+    assert run([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["written"] == f"{tmp_path}/out/model.safetensors.index.json"
+    assert sorted(document["files"]) == [f"{tmp_path}/out/{name}" for name in _names(tmp_path / "out")]
+    assert run(command) == 2
+    assert run([*command, "--force"]) == 0
+    assert "wrote " in (said := capsys.readouterr().out) and "(6 files, " in said
+    assert run(["inspect", f"{tmp_path}/out"]) == 0
+    assert "model.safetensors.index.json: sharded safetensors" in capsys.readouterr().out

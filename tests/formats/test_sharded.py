@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
 
 from ckptfix.api import target
 from ckptfix.errors import AmbiguousSource, CkptfixError, MalformedFile, NoTensors, TruncatedFile, UnknownFormat
 from ckptfix.formats import open_checkpoint
 
-from ..weights import minilm
+from ..weights import load_minilm, minilm
 from .making import assert_same
 
 
@@ -25,7 +24,7 @@ from .making import assert_same
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiniLM as transformers writes it in shards of at most 20 MB."""
     folder = tmp_path_factory.mktemp("minilm")
-    AutoModel.from_pretrained(minilm()).save_pretrained(folder, max_shard_size="20MB")
+    load_minilm().save_pretrained(folder, max_shard_size="20MB")
     return folder
 
 

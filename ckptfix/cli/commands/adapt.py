@@ -122,7 +122,8 @@ def command(
         write_whole(_recipe_path(Path(output)), suggestion.text.encode(), replace=force)
     if as_json:
         nonfinite = {"read": adapted.read.to_json(), "made": adapted.made.to_json()}
-        written = {"written": str(adapted.path), "nonfinite": nonfinite}
+        files = [str(file) for file in adapted.files]
+        written = {"written": str(adapted.path), "files": files, "nonfinite": nonfinite}
         print_json({**report.to_json(), **written, **_companions(adapted)})
     else:
         echo_lines(text.show_report(report))
