@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.formats.making import mapping, name, pickle_of, storage, tensor, text
+from tests.cli.running import spawn
+from tests.formats.making import integers, mapping, name, pickle_of, storage, tensor, text
 from tests.trust import record
 
 from .archives import Entry, archive, deflated
 from .deliveries import DELIVERIES, INDIRECT, arguments, in_protocol_0, pickled
-from .harness import Server, Tally, breach_of, digests, listing
+from .harness import Server, Tally, breach_of, digests, listing, refusal_fault
 from .malformed import legacy
 from .payloads import PAYLOADS, split
 
@@ -346,3 +347,17 @@ def test_there_are_enough_and_no_two_are_called_alike() -> None:
     names = [attack.name for make in _GROUPS.values() for attack in make()]
     assert len(names) >= LEAST
     assert len(set(names)) == len(names)
+
+
+def test_a_view_of_10_to_the_12_elements_is_shown_and_not_unfolded(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    view = tensor(size=integers(10**12), stride=integers(0))
+    path.write_bytes(archive([Entry(b"a/data.pkl", pickle_of(mapping(w=view))), Entry(b"a/data/0", DATA)]))
+    shown = server.run(tmp_path, ["ckptfix", "inspect", str(path), "--json"])
+    assert breach_of(shown) is None
+    assert shown.document()["tensors"]["w"]["shape"] == [10**12]
+    assert refusal_fault(server.run(tmp_path, ["read", str(path)])) is None
+    adapted = spawn("adapt", path, f"shapes:{path}", "-o", tmp_path / "out.safetensors")
+    assert (adapted.returncode, adapted.stdout) == (2, "")
+    assert "the output takes 4,000,000,000,000 bytes" in adapted.stderr
+    assert not (tmp_path / "out.safetensors").exists()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
-from ckptfix.errors import CorruptTensor, MalformedFile
+from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile
 from ckptfix.formats.base.file import CHUNK, File, Stamp, inflate, narrow
 from ckptfix.formats.base.joined import Joined, join
 from ckptfix.formats.base.strided import gather, span
@@ -15,6 +15,10 @@ from ckptfix.formats.base.values import Storage, TensorRef
 
 MAX_OPEN = 200
 """Files that are open at once: a process may often have 1,024, a checkpoint of many ranks has more."""
+
+
+MAX_UNFOLDED = 1024
+"""Times that a view may show its storage: masks and positions of published models show theirs some hundred times."""
 
 
 class Reader:
@@ -31,7 +35,8 @@ class Reader:
     def chunks(self, ref: TensorRef) -> Iterator[bytes]:
         """Give the tensor's bytes in chunks of at most CHUNK.
 
-        Raises CorruptTensor where the storage's checksum does not match.
+        Raises CorruptTensor where the storage's checksum does not match, LimitExceeded for a view that unfolds a small
+        storage into terabytes.
         """
         if ref.spec.nbytes == 0:
             return
@@ -39,6 +44,11 @@ class Reader:
         if isinstance(storage, Joined):
             yield from join(ref.spec.shape, storage.pieces, self.chunks)
             return
+        if ref.spec.nbytes > MAX_UNFOLDED * max(storage.nbytes, CHUNK):
+            raise LimitExceeded(
+                f"a tensor {ref.spec} of {ref.spec.nbytes:,} bytes shows the same {storage.nbytes:,} again and again",
+                where=str(storage.path),
+            )
         first, stop = span(ref)
         if (first, stop) != (0, storage.nbytes):
             self._verify(storage)

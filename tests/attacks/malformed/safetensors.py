@@ -122,6 +122,9 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a million entries that say nothing": lambda: safetensors_bytes(
         ("{" + ",".join(f'"{n}":0' for n in range(1_000_000)) + "}").encode()
     ),
+    "a hundred thousand tensors of the same bytes": lambda: safetensors_bytes(
+        {f"weight_{n}": _entry([200, 200], 0, 160_000) for n in range(100_000)}, bytes(160_000)
+    ),
     "a million mappings": lambda: safetensors_bytes(b'{"w":[' + b"{}," * 999_990 + b"{}]}"),
     "twelve million lists": lambda: safetensors_bytes(b'{"w":[' + b"[]," * 12_000_000 + b"[]]}"),
     "twelve million texts": lambda: safetensors_bytes(b'{"w":[' + b'"ab",' * 12_000_000 + b'"ab"]}'),
