@@ -53,8 +53,9 @@ def from_bytes(data: bytearray, spec: TensorSpec) -> Tensor:
 
 def to_bytes(tensor: Tensor) -> memoryview:
     """Give the contiguous little-endian bytes of a tensor."""
-    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    # A tensor of one element or none is contiguous with any strides, which `view` refuses.
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
