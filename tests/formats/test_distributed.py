@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
+from ckptfix.api import check, target
 from ckptfix.errors import CkptfixError, MalformedFile, TruncatedFile, UnknownFormat
 from ckptfix.formats import Reader, open_checkpoint, open_contents
 
@@ -245,3 +246,20 @@ assert all(torch.frombuffer(found[f"w.{n}"], dtype=torch.float32).tolist() == [n
 """
     ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_file_of_ranks_alone_is_no_checkpoint(saved: Path, tmp_path: Path) -> None:
+    file = min((saved / "tensors").glob("*.distcp"))
+    with pytest.raises(UnknownFormat, match="one file of a distributed checkpoint") as caught:
+        open_checkpoint(file)
+    assert caught.value.hint == "name the folder that it lies in"
+    for one in (saved / "tensors").glob("*.distcp"):
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    with pytest.raises(TruncatedFile, match=r"2 shards without their \.metadata"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_distributed_checkpoint_is_a_target_too(saved: Path) -> None:
+    folder = saved / "tensors"
+    assert target(f"shapes:{folder}").manifest.tensors == open_checkpoint(folder).manifest.tensors
+    assert check(folder, folder).compatible
