@@ -49,6 +49,8 @@ def changer(inner: Inner) -> Inner:
 @lru_cache(maxsize=64)
 def _entries(data: bytes) -> tuple[Entry, ...]:
     with zipfile.ZipFile(io.BytesIO(data)) as found:
+        if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in found.infolist()):
+            raise zipfile.BadZipFile("another compression")
         return tuple(
             deflated(info.filename.encode(), found.read(info))
             if info.compress_type == zipfile.ZIP_DEFLATED

@@ -9,7 +9,7 @@ from pathlib import Path
 from ckptfix import __version__
 from ckptfix.execute.atomic import write_whole
 
-FOLDER = Path(os.environ.get("CKPTFIX_TRUST") or Path(__file__).parents[1] / "build" / "trust")
+FOLDER = Path(os.environ.get("CKPTFIX_TRUST") or Path(__file__).parents[2] / "build" / "trust")
 """One JSON file for each name."""
 
 
