@@ -74,7 +74,7 @@ def archive(
     cut_directory: int = 0,
 ) -> bytes:
     """Write an archive. zip64 records are written where `end64` or `locator` is given."""
-    body, directory = b"", b""
+    body, directory = bytearray(), bytearray()
     for entry in entries:
         start = len(body)
         packed = entry.data if entry.packed is None else entry.packed
@@ -104,7 +104,7 @@ def archive(
         directory += central_name + entry.central_extra
     directory = directory[: len(directory) - cut_directory]
     true = {"here": len(entries), "count": len(entries), "size": len(directory), "offset": len(body)}
-    result = body + directory + before_end
+    result = bytes(body + directory) + before_end
     if end64 is not None or locator is not None:
         at = len(result)
         result += _pack(END64, b"PK\6\6", {**true, "length": 44, **(end64 or {})})

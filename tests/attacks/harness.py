@@ -32,9 +32,19 @@ class Outcome:
     err: str
     breaches: list[str] = field(default_factory=list)
 
+    def documents(self) -> list[Any]:
+        """Give the JSON documents that were printed; each begins with a line that is a brace."""
+        found = []
+        at = 0 if self.out.startswith("{\n") else self.out.find("\n{\n") + 1
+        while self.out.startswith("{\n", at):
+            document, at = json.JSONDecoder().raw_decode(self.out, at)
+            found.append(document)
+            at += 1
+        return found
+
     def document(self) -> Any:
-        """Give the last JSON document that was printed."""
-        return json.loads(self.out[self.out.rfind("\n{\n") + 1 :])
+        """Give the last of them."""
+        return self.documents()[-1]
 
 
 class Server:

@@ -263,24 +263,24 @@ def test_is_read_and_nothing_runs(group: str, server: Server, tmp_path: Path) ->
         path = folder / attack.file
         path.write_bytes(attack.data)
         before = listing(folder)
-        shown, security, read = (
-            server.run(folder, task)
-            for task in (
-                ["ckptfix", "inspect", str(path)],
-                ["ckptfix", "inspect", str(path), "--security", "--json"],
-                ["read", str(path)],
-            )
+        tasks = (
+            ["ckptfix", "inspect", str(path)],
+            ["ckptfix", "inspect", str(path), "--security", "--json"],
+            ["read", str(path)],
         )
-        outcome = max((shown, security, read), key=lambda one: (one.status, one.cpu))
+        # What is large is measured one by one.
+        outcomes = [server.run(folder, task) for task in tasks] if group == "many" else [server.run(folder, *tasks)]
+        outcome = max(outcomes, key=lambda one: (one.status, one.cpu))
         fault = breach_of(outcome)
         if fault is None and outcome.status:
             fault = f"it ended with {outcome.status}: {outcome.err[:300]}"
         if fault is None:
-            names = {one["name"] for one in security.document()["opaque"]}
+            security, read = (document for one in outcomes for document in one.documents())
+            names = {one["name"] for one in security["opaque"]}
             if attack.listed not in names:
                 fault = f"{attack.listed} is not among {sorted(names)}"
-            elif read.document() != EXPECTED:
-                fault = f"other tensors: {read.out}"
+            elif read != EXPECTED:
+                fault = f"other tensors: {read}"
             elif listing(folder) != before:
                 fault = "it left something in its folder"
         tally.add(attack.name, outcome, fault)

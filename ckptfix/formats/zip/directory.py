@@ -16,10 +16,10 @@ from itertools import pairwise
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
 from ckptfix.formats.base import CHUNK, File, inflate
 
-MAX_ENTRIES = 2_000_000
+MAX_ENTRIES = 200_000
 """Entries of an archive; the largest published checkpoints hold some ten thousand tensors a file."""
 
-MAX_DIRECTORY = 512 << 20
+MAX_DIRECTORY = 64 << 20
 """Bytes of the central directory."""
 
 STORED, DEFLATED = 0, 8

@@ -154,6 +154,9 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "an extra field beyond the directory": _central(extra_length=500),
     "a comment beyond the directory": _central(comment_length=500),
     "two thousand million entries": _end64(count=1 << 31, here=1 << 31),
+    "more entries than any checkpoint has": lambda: archive(
+        [Entry(b"a/%d" % n, b"") for n in range(200_001)], end={"count": 0xFFFF, "here": 0xFFFF}, end64={}
+    ),
     "a directory of an exabyte": _end64(size=1 << 60),
     # zip64
     "the zip64 record lies beyond the file": lambda: archive(entries(), locator={"offset": 1 << 50}),
