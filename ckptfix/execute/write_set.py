@@ -13,21 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as replaced
 from functools import cache
-from pathlib import Path
 
 from ckptfix._version import __version__
-from ckptfix.digest import hash_chunks, hash_document, hash_text
-from ckptfix.errors import CkptfixError
-from ckptfix.execute.atomic import new_file, refuse_existing, sync_folder, write_error
+from ckptfix.digest import hash_document, hash_text
+from ckptfix.execute.atomic import new_file
 from ckptfix.execute.destination import Destination, Part, make_folder, write_index
+from ckptfix.execute.finished import Finished
 from ckptfix.execute.finite import Count
-from ckptfix.execute.receipt import RECEIPT_KEY, Receipt, read_receipt
+from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.resume import Companions
-from ckptfix.execute.space import refuse_full
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.write import Progress, Written, write
-from ckptfix.expr import Compute, Expr, Initial, inputs
-from ckptfix.formats import WHOLE, Checkpoint, Reader, open_checkpoint, open_contents
+from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import File
 from ckptfix.formats.distributed.emit import emit_metadata
 from ckptfix.formats.distributed_file import items_of
@@ -55,7 +52,7 @@ def write_set(
         target = replaced(target, build=cache(target.build))
     total = sum(row.expr.spec.nbytes for row in plan.outputs.values())
     with _folder(destination), new_file(destination.last, replace=replace) as last:
-        finished = _Finished(destination, parts, _digest(plan, checkpoint, target, parts))
+        finished = Finished(destination, parts, _digest(plan, checkpoint, target, parts))
         finished.discard_others()
         finished.refuse_taken(replace=replace)
         finished.refuse_full(total)
@@ -119,109 +116,11 @@ def write_alone(
     return written
 
 
-class _Finished:
-    """The files that are whole, under names that no loader looks for, until the whole output is.
-
-    The names follow from the output and from the digest of all that the files are made of: what an interrupted run
-    left is used again by the same run, and by no other. Only the run that holds the lock of the output touches them.
-    """
-
-    def __init__(self, destination: Destination, parts: Sequence[Part], digest: str) -> None:
-        self._destination = destination
-        self._folder = destination.last.parent
-        self._output = f".ckptfix-{hash_text(destination.last.name)[:12]}-"
-        self._paths = {
-            part.name: self._folder / f"{self._output}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
-            for number, part in enumerate(parts)
-        }
-
-    def path(self, part: Part) -> Path:
-        """Give the name of a file until the output is whole."""
-        return self._paths[part.name]
-
-    def metadata(self) -> dict[str, str]:
-        """Give the metadata that the files have, as a reader of them all joins it."""
-        joined: dict[str, str] = {}
-        for path in self._paths.values():
-            joined = {**open_contents(path).metadata, **joined}
-        joined.pop(RECEIPT_KEY, None)
-        return joined
-
-    def discard(self) -> None:
-        """Remove the files; those that the output has by now have another name too."""
-        for path in self._paths.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-    def discard_others(self) -> None:
-        """Remove what other runs to the same output have left, since the lock says that they have ended."""
-        for path in self._folder.glob(f"{self._output}*"):
-            if path not in self._paths.values():
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-    def refuse_taken(self, *, replace: bool) -> None:
-        """Raise OutputExists where a file's name is taken, but by what an interrupted run had put there."""
-        for name, path in self._paths.items():
-            final = self._folder / name
-            if not (_same(final, path) or _is_missing(final)):
-                refuse_existing(final, replace=replace)
-
-    def refuse_full(self, nbytes: int) -> None:
-        """Raise WriteFailed where the folder has no room for that many bytes, less those that are there already."""
-        there = sum(path.stat().st_size for path in self._paths.values() if path.is_file())
-        try:
-            refuse_full(self._folder, nbytes - there)
-        except OSError as error:
-            raise write_error(self._destination.last, error) from error
-
-    def take_up(self, part: Part, plan: Plan) -> Written | None:
-        """Give what an earlier run has written of a plan; None where it has not, or where a byte of it is not so.
-
-        What depends on code that is not of ckptfix is always made again: the code may have changed.
-        """
-        path = self.path(part)
-        specs = {key: row.expr.spec for key, row in plan.outputs.items()}
-        if _is_missing(path) or any(map(_runs_code, (row.expr for row in plan.outputs.values()))):
-            return None
-        try:
-            checkpoint = open_checkpoint(path, select=WHOLE)
-            receipt = read_receipt(checkpoint)
-            if receipt is None or dict(checkpoint.manifest) != specs or receipt.entries.keys() != specs.keys():
-                return None
-            with Reader() as reader:
-                digests = {key: hash_chunks(reader.chunks(ref)) for key, ref in checkpoint.tensors.items()}
-        except CkptfixError:
-            return None
-        sound = all(receipt.entries[key].blake3 == digest for key, digest in digests.items())
-        sealed = receipt.seal(checkpoint.manifest, checkpoint.metadata) == receipt
-        return Written(receipt, Count(), Count()) if sound and sealed else None
-
-    def commit(self, *, replace: bool) -> None:
-        """Give the files their names; of an older output, what is read first goes first. Raises OutputExists."""
-        self.refuse_taken(replace=replace)
-        try:
-            if replace:
-                for old in self._destination.replaced():
-                    if not (old.name in self._paths and _same(old, self._paths[old.name])):
-                        old.unlink(missing_ok=True)
-                    if old == self._destination.last:
-                        sync_folder(self._folder)
-            for name, path in self._paths.items():
-                final = self._folder / name
-                if not _same(final, path):
-                    final.unlink(missing_ok=True)
-                    _link(path, final)
-            sync_folder(self._folder)
-        except OSError as error:
-            raise write_error(self._destination.last, error) from error
-
-
 def _last_file(
     destination: Destination,
     plan: Plan,
     parts: Sequence[Part],
-    finished: _Finished,
+    finished: Finished,
     receipt: str,
     files: Mapping[str, str],
 ) -> bytes:
@@ -260,31 +159,8 @@ def _check_unchanged(checkpoint: Checkpoint) -> None:
             file.check_stamp(stamp)
 
 
-def _runs_code(expr: Expr) -> bool:
-    return isinstance(expr, Initial | Compute) or any(map(_runs_code, inputs(expr)))
-
-
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
-
-
-def _link(path: Path, final: Path) -> None:
-    """Give a file a second name, so that a run that is killed now leaves the first; else rename it."""
-    try:
-        final.hardlink_to(path)
-    except OSError:  # a file system without links, such as FAT
-        path.rename(final)
-
-
-def _same(left: Path, right: Path) -> bool:
-    try:
-        return os.path.samestat(left.lstat(), right.lstat())
-    except OSError:
-        return False
-
-
-def _is_missing(path: Path) -> bool:
-    return not os.path.lexists(path)
 
 
 @contextmanager

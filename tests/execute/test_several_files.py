@@ -29,7 +29,7 @@ from ckptfix.errors import (
     UnsupportedOutput,
     WriteFailed,
 )
-from ckptfix.execute import write_set
+from ckptfix.execute import finished, write_set
 from ckptfix.formats import open_checkpoint
 
 from ..formats.making import assert_same
@@ -211,14 +211,15 @@ class _Killed(BaseException):
 
 
 def _kill_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
-    real, calls = getattr(write_set, function), iter(range(call + 1))
+    module = write_set if function == "write" else finished
+    real, calls = getattr(module, function), iter(range(call + 1))
 
     def dying(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == call:
             raise _Killed
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(write_set, function, dying)
+    monkeypatch.setattr(module, function, dying)
 
 
 def _count_writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -263,12 +264,12 @@ def test_a_run_that_ends_anywhere_leaves_nothing_mixed_and_is_taken_up(
     else:
         with pytest.raises(CkptfixError, match=r"without their|a folder without"):
             open_checkpoint(folder)
-    finished = _hidden(folder)
-    assert len(finished) == (call if function == "write" else 5)
+    left = _hidden(folder)
+    assert len(left) == (call if function == "write" else 5)
     with monkeypatch.context() as patch:
         calls = _count_writes(patch)
         adapted = api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=LIMIT, existing="replace")
-    assert len(calls) == 5 - len(finished)
+    assert len(calls) == 5 - len(left)
     assert _hidden(folder) == []
     checkpoint = open_checkpoint(folder)
     assert_same(checkpoint, {key: _state()[key] for key in checkpoint.tensors})
