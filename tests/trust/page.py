@@ -24,6 +24,7 @@ _HEAD = (
 def page() -> str:
     """Write the page. Raises LookupError where a run has left no numbers."""
     attacks, fuzz, kills = _under("attacks-"), _under("fuzz-"), _under("kills-")
+    outputs = [one for one in _under("flips-") if "verify" in one]
     rows = {known.name: _one(f"fuzz-{known.name.replace(' ', '-')}") for known in list_formats()}
     return fill(
         {
@@ -36,9 +37,9 @@ def page() -> str:
             "fuzz_seconds": max(one["seconds"] for one in fuzz),
             "fuzz_megabytes": round(max(one["megabytes"] for one in fuzz)),
             "seed": fuzz[0]["seed"],
-            "output_flips": sum(_one(f"flips-{name}")["flips"] for name in _OUTPUTS),
-            "output_refused": sum(_one(f"flips-{name}")["refused"] for name in _OUTPUTS),
-            "output_verify": sum(_one(f"flips-{name}")["verify"] for name in _OUTPUTS),
+            "output_flips": _sum(outputs, "flips"),
+            "output_refused": _sum(outputs, "refused"),
+            "output_verify": _sum(outputs, "verify"),
             "input_flips": _sum(_under("flips-of-inputs-"), "flips"),
             "input_refused": _sum(_under("flips-of-inputs-"), "refused"),
             "input_unused": _sum(_under("flips-of-inputs-"), "unused_bits"),
@@ -51,9 +52,6 @@ def page() -> str:
         },
         rows,
     )
-
-
-_OUTPUTS = ("out.safetensors", "out.pth", "resumed.pth")
 
 
 def fill(numbers: Numbers, rows: Mapping[str, Numbers]) -> str:

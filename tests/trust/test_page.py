@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from pathlib import Path
 
 from ckptfix.formats import list_formats
@@ -17,19 +16,12 @@ LEAST = {"malformed": 150, "malicious": 230, "mutations": 20_000, "output_flips"
 LEAST |= {"kills": 100, "limited_sizes": 20, "full_sizes": 20}
 
 
-class _Marks(defaultdict[str, str]):
-    """Gives a mark for every name, and remembers the order."""
-
-    def __missing__(self, name: str) -> str:
-        return f"@{name}@"
-
-
 def test_the_page_is_the_template_with_enough_in_it() -> None:
-    rows = {known.name: _Marks() for known in list_formats()}
+    rows = {known.name: {column: f"@{column} of {known.name}@" for column in COLUMNS} for known in list_formats()}
     names = re.findall(r"\$(\w+)", (Path(__file__).with_name("template.md")).read_text(encoding="utf-8"))
     text = fill({name: f"@{name}@" for name in names if name != "table"}, rows)
-    marks = re.findall(r"@(\w+)@", text)
-    pattern = NUMBER.join(re.escape(part) for part in re.split(r"@\w+@", text))
+    marks = re.findall(r"@([\w ]+)@", text)
+    pattern = NUMBER.join(re.escape(part) for part in re.split(r"@[\w ]+@", text))
     found = re.fullmatch(pattern, PAGE.read_text(encoding="utf-8"))
     assert found, "docs/trust.md is not what `make docs` writes"
     numbers = dict(zip(marks, (float(number.replace(",", "")) for number in found.groups()), strict=True))
