@@ -12,10 +12,11 @@ from ckptfix.inference.candidate import Match
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link, Term
 from ckptfix.inference.lockstep import match_numbered
-from ckptfix.inference.match import Allowed, Convention, Conventions, Matching, convention
+from ckptfix.inference.match import Convention, Conventions, Matching, convention
 from ckptfix.inference.names import read_name
 from ckptfix.inference.reading import read_keys, template
 from ckptfix.inference.resizable import Fields, find_resize
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.slots import Slot, read_slots
 from ckptfix.inference.units import Level, Unit, find_levels
 from ckptfix.inference.vocabulary import find_vocabularies

@@ -14,8 +14,8 @@ from ckptfix.inference.infer import Inference, infer
 from ckptfix.inference.left_out import find_parts
 from ckptfix.inference.link import Link, Open
 from ckptfix.inference.losses import find_losses
-from ckptfix.inference.match import Allowed
 from ckptfix.inference.remaining import Remaining, is_output
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.values import tell_norms
 from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest

@@ -12,7 +12,7 @@ from ckptfix.errors import Unresolved
 from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.inference.generalise import generalise, write_rules
 from ckptfix.inference.link import Evidence, Link, Open
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
 from ckptfix.inference.summary import Group, group_open
 from ckptfix.tensors import Manifest

@@ -18,7 +18,7 @@ import ckptfix
 from ckptfix.errors import InvalidCall
 from ckptfix.inference.behaviour import decide
 from ckptfix.inference.link import Link
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
 from ckptfix.inference.suggestion import Suggestion
 from tests.cli.running import call

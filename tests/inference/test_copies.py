@@ -6,7 +6,7 @@ import pytest
 
 from ckptfix.inference.branches import find_branches
 from ckptfix.inference.copies import choose_copy, find_copies, find_replaced
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Answer, settle
 from tests.inference.sides import Shapes, fused, split
 from tests.language.making import manifest

@@ -7,7 +7,7 @@ import timm
 from torch import nn
 
 from ckptfix.inference.link import Link, Open
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import settle
 from ckptfix.inference.torn import Torn
 from ckptfix.tensors import DType, Manifest, TensorSpec

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Answer, settle
 from ckptfix.tensors import DType, Manifest, TensorSpec
 

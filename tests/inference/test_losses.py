@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import resnet18, resnet34
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
-from ckptfix.inference.match import Allowed
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Answer, settle
 from ckptfix.targets.base import manifest_of
 

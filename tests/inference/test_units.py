@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ckptfix.inference.infer import infer
 from ckptfix.inference.lockstep import match_numbered
-from ckptfix.inference.match import Allowed
 from ckptfix.inference.reading import read_keys
+from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.slots import is_sorted, read_slots
 from ckptfix.inference.units import Level, Unit, align, find_levels
 from ckptfix.tensors import DType, TensorSpec
