@@ -103,11 +103,13 @@ def _in_a_fork(path: Path, kind: str) -> Tensors | None:
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give every tensor with its path."""
+    """Give every tensor with its path. Raises TypeError where a key is a name for neither side."""
     if isinstance(value, torch.Tensor):
         yield path, value
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, inner in items:
+        if not isinstance(key, str | int):
+            raise TypeError(type(key).__name__)
         yield from _flat(inner, f"{path}.{key}" if path else str(key))
 
 

@@ -32,6 +32,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _SENTINEL = 0xFFFFFFFF
 _STREAMED = 1 << 3  # sizes and CRC follow the data
 _ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
+_FOLDER = 1 << 4  # the attribute of DOS
 _UNICODE_PATH = 0x7075  # Info-ZIP's: APPNOTE 4.6.9
 
 
@@ -143,7 +144,7 @@ def _read_central(file: File, directory: bytes, limit: int) -> Iterator[Entry]:
             raise MalformedFile("the zip directory ends inside an entry")
         fields = _CENTRAL.unpack_from(directory, at)
         signature, _, _, flags, method, _, _, crc32, stored, nbytes, name_len, extra_len, comment_len = fields[:13]
-        header = fields[16]
+        external, header = fields[15:]
         if signature != b"PK\1\2":
             raise MalformedFile("the zip directory holds something other than entries")
         raw = directory[at + _CENTRAL.size : at + _CENTRAL.size + name_len]
@@ -162,6 +163,9 @@ def _read_central(file: File, directory: bytes, limit: int) -> Iterator[Entry]:
             raise MalformedFile(f"the entry {name!r} is encrypted")
         if method not in (STORED, DEFLATED):
             raise MalformedFile(f"the entry {name!r} uses compression method {method}", hint="only deflate is read")
+        if nbytes and (external & _FOLDER or name.endswith("/")):
+            # miniz, which torch uses, reads nothing of it and reports success: torch gives uninitialised memory.
+            raise MalformedFile(f"the entry {name!r} is marked as a folder and has {nbytes} bytes")
         if method == STORED and stored != nbytes:
             raise MalformedFile(f"the entry {name!r} is stored in {stored} bytes and declares {nbytes}")
         start = _check_local(file, header, raw, (flags, method, crc32, stored, nbytes))

@@ -107,6 +107,8 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a method that does not exist": _both(method=0xFFFF),
     "stored in fewer bytes than it has": _both(size=20),
     "stored in more bytes than it has": _both(stored=20),
+    "a storage that is marked as a folder": _central(external=0x10),
+    "bytes in a folder": _also(Entry(b"a/x/", DATA)),
     "the local signature is broken": _local(signature=b"PK\3\5"),
     "the directory's signature is broken": _central(signature=b"PK\1\3"),
     "the header lies beyond the file": _central(offset=1 << 30),
