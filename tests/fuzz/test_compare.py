@@ -14,7 +14,7 @@ from tests.fuzz.corpus import write_corpus
 from tests.fuzz.test_fuzz import ROOT, SEED
 from tests.trust import record
 
-INPUTS = 20_000 if SOAK else 1_000
+INPUTS = 20_000 if SOAK else 500
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:`torch.jit")
 

@@ -36,6 +36,8 @@ def page() -> str:
             "mutations": _sum(fuzz, "mutations"),
             "fuzz_seconds": max(one["seconds"] for one in fuzz),
             "fuzz_megabytes": round(max(one["megabytes"] for one in fuzz)),
+            "compared": sum(sum(n for n in one.values() if isinstance(n, int)) for one in _under("compared-")),
+            "same": _sum(_under("compared-"), "same_tensors"),
             "seed": fuzz[0]["seed"],
             "output_flips": _sum(outputs, "flips"),
             "output_refused": _sum(outputs, "refused"),
