@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ckptfix.counts import count
 from ckptfix.digest import hash_text
 from ckptfix.errors import CkptfixError, LimitExceeded, MalformedFile, TruncatedFile
 from ckptfix.formats.base import (
@@ -172,7 +173,11 @@ def _collect(index: _Index, opened: Mapping[str, Contents]) -> tuple[list[tuple[
 
 def _notes_on(extra: list[str]) -> tuple[str, ...]:
     """Say what the index leaves out: those tensors are read like the rest, so that nothing is lost unseen."""
-    return (f"the shards hold {len(extra)} tensors that the index does not name: {_list(extra)}",) if extra else ()
+    return (
+        (f"the shards hold {count(len(extra), 'tensor')} that the index does not name: {_list(extra)}",)
+        if extra
+        else ()
+    )
 
 
 def _opaque(name: str, one: Contents) -> list[tuple[str, Opaque]]:

@@ -12,7 +12,7 @@ _LAYER = re.compile(r"_l[0-9]+(_reverse)?$")
 
 def is_bias(key: str) -> bool:
     """Tell a bias by its name."""
-    return read_name(key).kind == "bias" or (_is_recurrent(key) and _last(key).startswith("bias_"))
+    return read_name(key).kind == "bias" or (is_recurrent(key) and _last(key).startswith("bias_"))
 
 
 def is_statistic(key: str) -> bool:
@@ -22,7 +22,7 @@ def is_statistic(key: str) -> bool:
 
 def works_for(key: str) -> str:
     """Name what a parameter is one of: `conv` of `conv.bias`, `rnn.ih_l0` of `rnn.bias_ih_l0`."""
-    if _is_recurrent(key):
+    if is_recurrent(key):
         return key.removesuffix(_last(key)) + _last(key).partition("_")[2]
     return read_name(key).parent
 
@@ -39,7 +39,7 @@ def belong(key: str, other: str) -> bool:
     What is left of a weight says nothing against a bias. The layers of a recurrent network, whose parameters are all of
     one module, stand for themselves.
     """
-    if _layer(key) != _layer(other):
+    if layer_of(key) != layer_of(other):
         return False
     one, last = _last(key), _last(other)
     if read_name(key).kind == "bias":
@@ -49,13 +49,15 @@ def belong(key: str, other: str) -> bool:
     return "_" in one and one.partition("_")[0] == last.partition("_")[0]
 
 
-def _layer(key: str) -> str:
+def layer_of(key: str) -> str:
+    """Give the ending that tells the layer and direction of a recurrent network; nothing where a key has none."""
     found = _LAYER.search(key)
     return found[0] if found else ""
 
 
-def _is_recurrent(key: str) -> bool:
-    return bool(_layer(key)) and _last(key).startswith(("weight_", "bias_"))
+def is_recurrent(key: str) -> bool:
+    """Tell a parameter of a layer of a recurrent network, as torch names them."""
+    return bool(layer_of(key)) and _last(key).startswith(("weight_", "bias_"))
 
 
 def _last(key: str) -> str:

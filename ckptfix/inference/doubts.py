@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from ckptfix.inference.company import belong, is_bias, owner_of
+from ckptfix.inference.folding import find_call, find_normed_layers
 from ckptfix.inference.heads import find_exchanged
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import read_leaders
@@ -65,6 +66,8 @@ def _halves(known: set[str], found: Inference, have: Manifest) -> Doubt:
                     shape = list(have[other].shape)
                     return _of(link, f"the weight that it goes with, '{names[other]}' {shape}, is left over", *beside)
                 text = f"'{names[other]}' of the same module is left over, and may have to be folded in"
+                if call := find_call(key, other):
+                    text += f" (op `call`, fn {call})"
                 return _of(link, text, *beside)
         return {}
 
@@ -82,7 +85,7 @@ def _has_no_place(link: Link, places: Set[str]) -> bool:
 
 
 def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:
-    """Doubt a convolution whose batch norm is left over as a whole: the target may have it folded in."""
+    """Doubt a layer whose batch norm is left over as a whole: the target may have it folded in."""
     read = {key: read_name(text) for key, text in reads.items()}
     used = {read[key].parent for key in linked & read.keys() if read[key].kind in ("weight", "")}
     norms = {name.parent for name in read.values() if name.kind == "mean"}
@@ -94,6 +97,7 @@ def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str
     leaders = read_leaders(have, reads).items()
     names = name_alike(norms)
     folded = {owner_of(leader): norm for place, leader in leaders if (norm := read_name(place).parent) in norms}
+    folded |= find_normed_layers(norms, have, reads)
     parts: dict[str, list[str]] = {}
     for key, name in read.items():
         parts.setdefault(name.parent, []).append(key)
@@ -102,7 +106,8 @@ def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str
         norm = next((folded[owner] for key in link.source_keys if (owner := owner_of(reads[key])) in folded), None)
         if norm is None:
             return {}
-        text = f"the batch norm '{names[norm]}', which follows it, is left over: fold it in first"
+        which = f"batch norm '{names[norm]}', which follows it," if names[norm] != "*" else "batch norm right after it"
+        text = f"the {which} is left over: fold it in first (op `call`, fn fold_batch_norm)"
         return _of(link, text, *parts[norm])
 
     yield why

@@ -6,9 +6,11 @@ import re
 from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
-from ckptfix.inference.company import is_bias, is_statistic
+from ckptfix.counts import count
+from ckptfix.inference.company import is_bias, is_statistic, works_for
 from ckptfix.inference.copies import subtrees
-from ckptfix.inference.names import read_name
+from ckptfix.inference.dropped import is_trained
+from ckptfix.inference.note import Note
 from ckptfix.inference.reading import template
 from ckptfix.inference.wording import list_names, list_numbers
 from ckptfix.tensors import Manifest, Shape
@@ -17,8 +19,6 @@ _BLOCK = re.compile(r"(?<![^./])(?P<number>[0-9]+)[./]|_l(?P<layer>[0-9]+)(_reve
 """What counts a block of a stack, or the layer of a recurrent network, whose parameters end with it."""
 _MANY = 8
 """Tensors up to which a module that is not used may be a head: that is said already."""
-_COMPUTED = frozenset(["mask", "masked", "freq", "freqs", "coords", "index", "ids", "cos", "sin", "cached"])
-"""Words of tensors that are no weights: a model computes them itself."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,34 @@ class _Block:
     keys: frozenset[str]
 
 
-def find_fewer(unused: Set[str], have: Manifest) -> Iterator[str]:
+def find_fewer(unused: Set[str], have: Manifest) -> Iterator[Note]:
     """Give the note on blocks of which nothing is used, where others that are the same inside are."""
     told: dict[str, list[str]] = {}
+    keys: set[str] = set()
     for stack, blocks in _stacks(have).items():
-        if numbers := [block.number for block in _skipped(blocks, unused)]:
+        skipped = _skipped(blocks, unused)
+        keys.update(*(block.keys for block in skipped))
+        if numbers := [block.number for block in skipped]:
             which = f"number{'s' * (len(numbers) > 1)} {list_numbers(numbers)} of the {len(blocks)} in"
             told.setdefault(which, []).append(stack)
     if told:
         listed = "; ".join(f"{which} {list_names(stacks)}" for which, stacks in told.items())
-        yield f"blocks are left out: {listed}"
+        yield Note(f"blocks are left out: {listed}", frozenset(keys))
 
 
-def find_parts(unused: Set[str], have: Manifest) -> Iterator[str]:
+def find_parts(unused: Set[str], have: Manifest) -> Iterator[Note]:
     """Give a note on each module of which nothing is used, and one on parts of blocks of which others are."""
     stacks = _stacks(have).values()
     rest = unused - {key for blocks in stacks for block in _skipped(blocks, unused) for key in block.keys}
     modules = _unused_modules(rest, have)
     for module, keys in modules.items():
-        yield f"'{module}' is not used: {len(keys)} tensors"
+        yield Note(f"'{module}' is not used: {count(len(keys), 'tensor')}", frozenset(keys))
     rest -= {key for keys in modules.values() for key in keys}
     inside = rest & {key for blocks in stacks for block in blocks if not block.keys <= unused for key in block.keys}
     if parts := [key for key in have if key in inside and _is_weight(key, have)]:
-        yield f"{list_names(parts)}: left out of blocks that are used ({len(parts)} tensors)"
+        modules_of = set(map(works_for, parts))
+        told = frozenset(key for key in inside if works_for(key) in modules_of)
+        yield Note(f"{list_names(parts)}: left out of blocks that are used ({count(len(parts), 'tensor')})", told)
 
 
 def _unused_modules(unused: Set[str], have: Manifest) -> dict[str, list[str]]:
@@ -91,6 +96,4 @@ def _skipped(blocks: Collection[_Block], unused: Set[str]) -> list[_Block]:
 def _is_weight(key: str, have: Manifest) -> bool:
     """Tell a weight that nothing else is said of."""
     spec = have[key]
-    if not spec.shape or spec.dtype.kind != "float" or is_bias(key) or is_statistic(key):
-        return False
-    return _COMPUTED.isdisjoint(read_name(key).words)
+    return bool(spec.shape) and not is_bias(key) and not is_statistic(key) and is_trained(key, spec)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
+from ckptfix.counts import count
 from ckptfix.inference.company import is_bias, is_statistic, works_for
 from ckptfix.inference.left_out import find_fewer
 from ckptfix.inference.link import Link
 from ckptfix.inference.names import read_name
+from ckptfix.inference.note import Note
 from ckptfix.inference.wording import list_names
 from ckptfix.tensors import Manifest, Shape
 
 
 def find_losses(
     links: Sequence[Link], unused: Set[str], filled: Sequence[str], have: Manifest, want: Manifest
-) -> Iterator[str]:
+) -> Iterator[Note]:
     """Give the notes: on what is resized, on biases and statistics without a place, on blocks that are left out.
 
     `unused` are source keys of which nothing is made, `filled` target keys that keep their initial value.
@@ -25,14 +27,14 @@ def find_losses(
     yield from find_fewer(unused, have)
 
 
-def _resized(links: Iterable[Link], have: Manifest, want: Manifest) -> Iterator[str]:
+def _resized(links: Iterable[Link], have: Manifest, want: Manifest) -> Iterator[Note]:
     alike: dict[str, list[str]] = {}
     for link in links:
         if link.resize is not None:
             [source], [target] = link.source_keys, link.target_keys
             alike.setdefault(_tell_resize(link.resize, have[source].shape, want[target].shape), []).append(target)
     for told, keys in alike.items():
-        yield f"{list_names(keys)}: {told}"
+        yield Note(f"{list_names(keys)}: {told}")
 
 
 def _tell_resize(fields: Mapping[str, object], old: Shape, new: Shape) -> str:
@@ -41,19 +43,26 @@ def _tell_resize(fields: Mapping[str, object], old: Shape, new: Shape) -> str:
     before, after = changed[0]
     match fields.get("mode"):
         case "crop":
-            return f"the first {after} of {before} rows are taken, the other {before - after} are lost"
+            lost = before - after
+            kept = f"the first {after:,} of {before:,} rows are" if after > 1 else f"the first of {before:,} rows is"
+            return f"{kept} taken, the other{f' {lost:,} are' if lost > 1 else ' is'} lost"
         case "pad":
-            return f"{before} rows become {after}: each of the {after - before} new ones is the {fields['fill']} of all"
+            more = after - before
+            made = f"each of the {more:,} new ones" if more > 1 else "the new one"
+            return (
+                f"{count(before, 'row')} become{'s' * (before == 1)} {after:,}: {made} is the {fields['fill']} of all"
+            )
         case "sum":
-            return f"{before} input channels become {after}, their sum"
+            return f"{count(before, 'input channel')} become {after}, their sum"
         case "tile":
-            return f"{before} input channels become {after}: taken in turn, and scaled by {before}/{after}"
+            become = f"{count(before, 'input channel')} become{'s' * (before == 1)} {after}"
+            return f"{become}: taken in turn, and scaled by {before}/{after}"
         case mode:
             extents = (" x ".join(map(str, side)) for side in zip(*changed, strict=True))
             return f"resampled from {' to '.join(extents)} ({mode})"
 
 
-def _biases(links: Iterable[Link], unused: Iterable[str], want: Manifest) -> Iterator[str]:
+def _biases(links: Iterable[Link], unused: Iterable[str], want: Manifest) -> Iterator[Note]:
     """Tell the biases that are left of modules whose weights are used, where the target's modules have none."""
     kept = {works_for(key) for key in want if is_bias(key)}
     targets = {module: target for module, target in _modules(links).items() if works_for(target) not in kept}
@@ -62,12 +71,12 @@ def _biases(links: Iterable[Link], unused: Iterable[str], want: Manifest) -> Ite
         if is_bias(key) and (target := targets.get(works_for(key))) is not None:
             alike.setdefault(want.owners.get(target, ""), []).append(key)
     for owner, keys in alike.items():
-        what = f"{len(keys)} biases are" if len(keys) > 1 else "a bias is"
+        what, them = (f"{len(keys)} biases are", "them") if len(keys) > 1 else ("a bias is", "it")
         where = f"the target's {owner}" if owner else "the target"
-        yield f"{what} left out ({list_names(keys)}): {where} has no place for {'them' if len(keys) > 1 else 'it'}"
+        yield Note(f"{what} left out ({list_names(keys)}): {where} has no place for {them}", frozenset(keys))
 
 
-def _statistics(links: Sequence[Link], unused: Iterable[str], filled: Iterable[str], want: Manifest) -> Iterator[str]:
+def _statistics(links: Sequence[Link], unused: Set[str], filled: Iterable[str], want: Manifest) -> Iterator[Note]:
     """Tell the norms that have running statistics on one side only."""
     modules = _modules(links)
     lost = {works_for(key) for key in unused if is_statistic(key)} & modules.keys()
@@ -75,10 +84,14 @@ def _statistics(links: Sequence[Link], unused: Iterable[str], filled: Iterable[s
         owners = sorted({owner for module in lost if (owner := want.owners.get(modules[module]))})
         where = f"the target's {' or '.join(owners)}" if owners else "the target"
         listed = list_names(module for module in modules if module in lost)
-        yield f"the running mean and variance of {len(lost)} norms are left out ({listed}): {where} has none"
+        yield Note(
+            f"the running mean and variance of {count(len(lost), 'norm')} are left out ({listed}): {where} has none",
+            frozenset(key for key in unused if is_statistic(key) and works_for(key) in lost),
+        )
     made = set(map(works_for, modules.values()))
     if fresh := dict.fromkeys(works_for(key) for key in filled if is_statistic(key) and works_for(key) in made):
-        yield f"{len(fresh)} norms start with a fresh running mean and variance ({list_names(fresh)})"
+        what = f"{count(len(fresh), 'norm')} start{'s' * (len(fresh) == 1)}"
+        yield Note(f"{what} with a fresh running mean and variance ({list_names(fresh)})")
 
 
 def _modules(links: Iterable[Link]) -> dict[str, str]:

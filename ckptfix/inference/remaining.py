@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ckptfix.inference.company import owner_of
+from ckptfix.inference.company import is_recurrent, layer_of, owner_of
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import find_leaders_by_key
 from ckptfix.inference.lexicon import concept
@@ -97,6 +97,8 @@ class Remaining:
             return None
         [other] = namesakes
         have, want = list(self.found.left_sources[other].shape), list(self.want[key].shape)
+        if have == want:
+            return None
         return f"'{self.names[other]}' has the shape {have}, the target's is {want}"
 
     @cached_property
@@ -159,6 +161,8 @@ def is_output(key: str) -> bool:
 
 def _of_its_shape(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     others = known.by_shape.get(tuple(sorted(spec.shape)))
+    if others and key in others and known.found.left_sources[key].shape == spec.shape:
+        return Open(f"'{known.names[key]}' has its name and shape, and what is around it differs", tuple(others))
     return Open(f"'{others[-1]}' has its shape, and nothing else in common", tuple(others)) if others else None
 
 
@@ -180,6 +184,26 @@ def _series(key: str, spec: TensorSpec) -> Iterator[_Series]:
     yield template(key), spec.shape, None, ()
 
 
+def _further_layer(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
+    """Tell a layer of a recurrent network, or a direction of it, that the checkpoint lacks: none can be copied."""
+    if not is_recurrent(key):
+        return None
+    module = parent_of(key)
+    made = {layer_of(other) for other in known.made if is_recurrent(other) and parent_of(other) == module}
+    if not made or layer_of(key) in made.union(map(layer_of, known.found.left_sources)):
+        return None
+    return Open(f"of a layer or direction of '{module}' that the checkpoint lacks: fill it")
+
+
+def _adapters(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
+    """Ask for the base model of a file that holds nothing but adapters."""
+    sources = known.found.left_sources
+    if known.made or not sources or not all(".lora_" in other for other in sources):
+        return None
+    what = "the file holds adapters only, which need the weights that they adapt"
+    return Open(f"{what}: merge them into the base model (op `call`, fn merge_lora), and convert that", tuple(sources))
+
+
 def _other_half(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
     half = known.halves.get(_half(key))
     why = f"it works together with '{known.names[half]}', which has a source: unfold both from it" if half else ""
@@ -187,8 +211,11 @@ def _other_half(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
 
 
 def _half(key: str) -> str:
-    """Name what a parameter is a part of, as `weight_g` and `weight_v` are; itself where it stands alone."""
-    return re.sub(r"(weight_|original)\w+$", r"\1", key)
+    """Name what a parameter is a part of, as `weight_g` and `weight_v` are; itself where it stands alone.
+
+    The parameters of recurrent layers, `weight_ih_l0`, stand alone.
+    """
+    return key if is_recurrent(key) else re.sub(r"(weight_|original)\w+$", r"\1", key)
 
 
 def _beside(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
@@ -226,5 +253,5 @@ def _namesake(known: Remaining, key: str, spec: TensorSpec) -> Open | None:
 Reason = Callable[[Remaining, str, TensorSpec], Open | None]
 """Says why a target key stays open, None where this speaks for nothing."""
 
-_OF_ANY: tuple[Reason, ...] = (_of_its_shape, _further)
+_OF_ANY: tuple[Reason, ...] = (_adapters, _of_its_shape, _further_layer, _further)
 _OF_PARAMETERS: tuple[Reason, ...] = (_other_half, _beside, _remnant, _mostly_new, _namesake)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ckptfix.formats import Checkpoint
+from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.inference.branches import Branches, are_apart, find_branches, find_single
-from ckptfix.inference.company import owner_of
+from ckptfix.inference.company import owner_of, works_for
 from ckptfix.inference.copies import keep_one
 from ckptfix.inference.doubts import Doubt, find_doubts
+from ckptfix.inference.dropped import find_dropped, find_new
 from ckptfix.inference.infer import Inference, infer
+from ckptfix.inference.instead import find_instead
 from ckptfix.inference.left_out import find_parts
 from ckptfix.inference.link import Link, Open
 from ckptfix.inference.losses import find_losses
+from ckptfix.inference.note import Note
 from ckptfix.inference.remaining import Remaining, is_output
 from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.values import tell_norms
@@ -80,10 +83,34 @@ def settle(have: Manifest, want: Manifest, allowed: Allowed, source: Checkpoint 
     used |= {key for doubt in answer.ambiguous for key in doubt.candidates}
     answer.unused = [key for key in have if key not in used]
     unused = dict.fromkeys(key for key in single.kept if key not in used).keys()
-    answer.notes += find_losses(answer.links, unused, answer.filled, single.kept, want)
+    notes = list(find_losses(answer.links, unused, answer.filled, single.kept, want))
     if not answer.ambiguous and not answer.unresolved:
-        answer.notes += find_parts(unused, single.kept)
+        notes += find_parts(unused, single.kept)
+        tied = single.kept.tied + (source.aliases if source is not None else ())
+        again = {key for group in tied if not used.isdisjoint(group) for key in group}
+        notes += _untold(answer, dict.fromkeys(key for key in unused if key not in again), notes, single.kept, want)
+    answer.notes += [note.text for note in notes]
     return answer
+
+
+def _untold(
+    answer: Answer, unused: Collection[str], notes: Iterable[Note], have: Manifest, want: Manifest
+) -> Iterator[Note]:
+    """Give the notes on what is dropped or new, and told neither by a note nor by the remark of the rule that fills."""
+    prefix = "".join(wrapper_prefixes(have))
+    table = {key.removeprefix(prefix): key for key in unused}
+    instead = dict(find_instead(answer.filled, {short: have[key].shape for short, key in table.items()}, want))
+    told = frozenset().union(*(note.keys for note in notes))
+    yield from find_dropped(unused, told | _with_company((table[short] for short in instead.values()), unused), have)
+    made = [*(key for link in answer.links for key in link.target_keys), *answer.copied]
+    yield from find_new(dict.fromkeys(answer.filled), _with_company(instead, answer.filled), made, want)
+
+
+def _with_company(keys: Iterable[str], others: Iterable[str]) -> set[str]:
+    """Add to keys what works for the same modules."""
+    found = set(keys)
+    modules = set(map(works_for, found)) - {""}
+    return found | {key for key in others if works_for(key) in modules}
 
 
 def _left_by_module(found: Inference) -> dict[str, list[str]]:

@@ -8,8 +8,10 @@ from typing import cast
 
 from typing_extensions import TypedDict
 
+from ckptfix.counts import count
 from ckptfix.errors import Unresolved
 from ckptfix.formats import Checkpoint, wrapper_prefixes
+from ckptfix.inference.company import works_for
 from ckptfix.inference.generalise import generalise, write_rules
 from ckptfix.inference.link import Evidence, Link, Open
 from ckptfix.inference.scoring import Allowed
@@ -112,6 +114,7 @@ class Suggestion:
 
     `resolved` have a source, `filled` keep their initial value; for `ambiguous` several sources or layouts would do,
     and `unresolved` (key to reason) have none. `unused` are the source keys that the recipe drops or leaves.
+    `share_new` is how much of the target's elements is filled, 0 to 1, where that is more than one layer.
     """
 
     recipe: Mapping[str, object]
@@ -123,6 +126,7 @@ class Suggestion:
     unresolved: Mapping[str, Open]
     unused: tuple[str, ...]
     notes: tuple[str, ...]
+    share_new: float | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -212,13 +216,14 @@ def write_suggestion(
     several.
     """
     prefixes = wrapper_prefixes(have)
+    dropped = _list_dropped(answer, have, "".join(prefixes), numbers or {})
     written = generalise(
         answer.links,
         have,
         want,
         filled=answer.filled,
         copied=answer.copied,
-        dropped=_list_dropped(answer, have, "".join(prefixes), numbers or {}),
+        dropped=dropped,
         source=({"select": select} if select else {}) | ({"strip": list(prefixes)} if prefixes else {}),
         description=description,
     )
@@ -226,7 +231,7 @@ def write_suggestion(
     text = written.text if written.rules or not last else written.text.replace("rules: []", "rules:")
     return Suggestion(
         recipe={**written.values, "rules": rules},
-        text=text + write_rules(last) + "".join(_comments(answer)),
+        text=text + write_rules(last) + "".join(_comments(_with_names(answer, have, "".join(prefixes), dropped, want))),
         rules=len(rules),
         resolved=_resolve(answer, want, numbers or {}),
         filled=tuple(answer.filled),
@@ -234,7 +239,16 @@ def write_suggestion(
         unresolved=answer.unresolved,
         unused=tuple(answer.unused),
         notes=tuple(answer.notes),
+        share_new=_share_new(answer.filled, want),
     )
+
+
+def _share_new(filled: Iterable[str], want: Manifest) -> float | None:
+    """Tell how much of the target is filled, parameters of more than one layer; None where it is a head or less."""
+    new = [key for key in filled if want.kinds.get(key) != "buffer" and want[key].dtype.kind == "float"]
+    if len(set(map(works_for, new))) < 2:
+        return None
+    return sum(want[key].numel for key in new) / want.numel
 
 
 def _resolve(answer: Answer, want: Manifest, numbers: Mapping[str, float]) -> dict[str, Resolved]:
@@ -260,10 +274,27 @@ def _list_dropped(answer: Answer, have: Manifest, prefix: str, numbers: Iterable
     return [key for key in have if key not in used and key not in kept]
 
 
-def _comments(answer: Answer) -> Iterator[str]:
+def _with_names(
+    answer: Answer, have: Manifest, prefix: str, dropped: Iterable[str], want: Manifest
+) -> tuple[list[Ambiguity], dict[str, Open]]:
+    """Give what is open; what the recipe loads nevertheless, since nothing moves a tensor of that name, says so."""
+    gone = {key for link in answer.links for key in link.source_keys}.union(dropped)
+    left = {key.removeprefix(prefix): spec.shape for key, spec in have.items() if key not in gone}
+    as_is = {key for key, shape in left.items() if key in want and want[key].shape == shape}
+
+    def tell(key: str, why: str) -> str:
+        return f"{why}; loads under its own name unless you change it" if key in as_is else why
+
+    return (
+        [replace(doubt, why=tell(doubt.target, doubt.why)) for doubt in answer.ambiguous],
+        {key: replace(reason, why=tell(key, reason.why)) for key, reason in answer.unresolved.items()},
+    )
+
+
+def _comments(still_open: tuple[list[Ambiguity], dict[str, Open]]) -> Iterator[str]:
     """Say in comments below the recipe what is open, with the candidates."""
-    for group in group_open(answer.ambiguous, answer.unresolved):
-        yield _comment(f"{group.reason} ({group.count} key{'s' * (group.count > 1)}):")
+    for group in group_open(*still_open):
+        yield _comment(f"{group.reason} ({count(group.count, 'key')}):")
         yield from (_comment(f"  {row}") for row in group.rows[:_MOST_ROWS])
         if len(group.rows) > _MOST_ROWS:
             yield _comment("  ...")

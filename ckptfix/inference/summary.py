@@ -14,6 +14,7 @@ _FEWEST_ALIKE = 3
 """Keys that differ only in a number, from which on one line stands for them."""
 _MOST_CANDIDATES = 3
 _QUOTED = re.compile(r"'[^']*'")
+_COPIED = re.compile(r"copy it from '[^']*'$")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,18 @@ def group_open(ambiguous: Iterable[Ambiguity], unresolved: Mapping[str, Open]) -
     for item in found:
         groups.setdefault(_QUOTED.sub(lambda quoted: template(quoted[0]), item[0]), []).append(item)
     return tuple(
-        Group(starred([reason for reason, _, _ in items]), tuple(_rows([(key, others) for _, key, others in items])))
+        Group(_common([reason for reason, _, _ in items]), tuple(_rows([(key, others) for _, key, others in items])))
         for items in groups.values()
     )
+
+
+def _common(reasons: Sequence[str]) -> str:
+    """Star the names in which reasons differ; what is to be copied is named as the first has it: it is to be found."""
+    text = starred(reasons)
+    first, common = _COPIED.search(reasons[0]), _COPIED.search(text)
+    if first is None or common is None or first[0] == common[0]:
+        return text
+    return f"{text[: common.start()]}{first[0]} and so on"
 
 
 def _rows(keys: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[Row]:

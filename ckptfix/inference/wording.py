@@ -9,6 +9,7 @@ from itertools import groupby
 
 _NUMBER = re.compile(r"(?<![^./])[0-9]+(?![^./])")
 _MOST_NAMED = 3
+_PATH_END = re.compile(r"[./]|$")
 
 
 def star(key: str) -> str:
@@ -28,6 +29,16 @@ def list_names(keys: Iterable[str]) -> str:
     names = list(dict.fromkeys(name_alike(keys).values()))
     more = len(names) - _MOST_NAMED
     return ", ".join(map(repr, names[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def list_parts(parts: Iterable[str], others: Iterable[str]) -> str:
+    """List modules and keys in quotes, at most three; alike ones are one only where none of the `others` is alike."""
+    listed = list(dict.fromkeys(parts))
+    if len(listed) > _MOST_NAMED:
+        kept = {star(key[: dot.start()]) for key in others for dot in _PATH_END.finditer(key)}
+        listed = list(dict.fromkeys(part if star(part) in kept else name for part, name in name_alike(listed).items()))
+    more = len(listed) - _MOST_NAMED
+    return ", ".join(map(repr, listed[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def list_numbers(numbers: Sequence[int]) -> str:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ckptfix.counts import count
+
 if TYPE_CHECKING:
     from ckptfix.execute.resume import Companions
     from ckptfix.execute.stats import Stats
@@ -45,10 +47,11 @@ def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple
     yield ""
     chosen = f", state dict '{checkpoint.select}'" if checkpoint.select else ""
     yield f"{checkpoint.path.name}: {checkpoint.format}{chosen}"
-    yield f"{len(manifest)} tensors, {manifest.numel:,} elements, {size(manifest.nbytes)}"
+    yield f"{count(len(manifest), 'tensor')}, {count(manifest.numel, 'element')}, {size(manifest.nbytes)}"
     others = [row for row in checkpoint.candidates if row.path != checkpoint.select]
     if others:
-        yield f"other state dicts: {', '.join(f'#{row.path} ({row.tensors} tensors)' for row in others)}"
+        listed = (f"#{row.path} ({count(row.tensors, 'tensor')})" for row in others)
+        yield f"other state dicts: {', '.join(listed)}"
     if checkpoint.optimizers:
         yield f"optimizers: {', '.join(checkpoint.optimizers)}"
     if checkpoint.aliases:
@@ -58,7 +61,8 @@ def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple
     if wrappers:
         yield f"every key has the prefix '{''.join(wrappers)}' (in a recipe: source: {{strip: {list(wrappers)}}})"
     if checkpoint.opaque:
-        yield f"{len(checkpoint.opaque)} values that unpickling would have made by calling code (--security lists them)"
+        values = count(len(checkpoint.opaque), "value")
+        yield f"{values} that unpickling would have made by calling code (--security lists them)"
 
 
 def show_stats(manifest: Manifest, measured: Mapping[str, Stats]) -> Iterator[str]:
@@ -99,7 +103,9 @@ def show_modules(manifest: Manifest, wanted: Sequence[str]) -> Iterator[str]:
     yield ""
     buffers = sum(manifest[key].numel for key in wanted if manifest.kinds.get(key) == "buffer")
     parameters = sum(manifest[key].numel for key in wanted) - buffers
-    yield f"{len(wanted)} tensors, {parameters:,} parameters" + (f", {buffers:,} in buffers" if buffers else "")
+    yield f"{count(len(wanted), 'tensor')}, {count(parameters, 'parameter')}" + (
+        f", {buffers:,} in buffers" if buffers else ""
+    )
     layers = [path for path in own if path in totals]
     if layers:
         yield f"last layer with parameters: {layers[-1] or '(root)'}"
@@ -127,8 +133,10 @@ def show_suggestion(suggestion: Suggestion) -> Iterator[str]:
         "ambiguous": len(suggestion.ambiguous),
         "unresolved": len(suggestion.unresolved),
     }
-    rules = "1 rule" if suggestion.rules == 1 else f"{suggestion.rules} rules"
-    yield f"{rules}; {', '.join(f'{count} {name}' for name, count in counts.items() if count)}"
+    new = suggestion.share_new
+    share = "" if new is None else f" ({'less than 1%' if new < 0.01 else f'{new:.0%}'} of the elements)"
+    told = (f"{number} {name}{share * (name == 'filled')}" for name, number in counts.items() if number)
+    yield f"{count(suggestion.rules, 'rule')}; {', '.join(told)}"
 
 
 def show_companions(companions: Companions) -> Iterator[str]:
@@ -158,8 +166,10 @@ def show_report(report: Report) -> Iterator[str]:
         if len(group) > _MOST_ROWS:
             yield f"... and {len(group) - _MOST_ROWS} more {group[0][0]} (--json lists them all)"
     casts = Counter((row.have.dtype, row.want.dtype) for row in report.dtypes)
-    for (have, want), count in casts.items():
-        yield f"{count} tensors are {have}, the target's are {want}: loading casts them"
+    for (have, want), number in casts.items():
+        one = number == 1
+        are, theirs, them = ("is", "is", "it") if one else ("are", "are", "them")
+        yield f"{count(number, 'tensor')} {are} {have}, the target's {theirs} {want}: loading casts {them}"
     yield f"{report}; coverage {_percent(report.tensors)} of the keys, {_percent(report.params)} of the elements"
     if report.wrappers and report.missing:
         prefixes = ", ".join(f'"{prefix}"' for prefix in report.wrappers)
@@ -196,7 +206,7 @@ def show_plan(plan: Plan) -> Iterator[str]:
     ]
     yield from table(rows) if rows else ()
     for step in plan.steps:
-        yield f"{step.origin}: {step.edit.selected} keys"
+        yield f"{step.origin}: {count(step.edit.selected, 'key')}"
     yield from show_report(plan.report())
 
 

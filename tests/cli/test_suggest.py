@@ -247,6 +247,17 @@ def test_adapt_infers_and_keeps_the_recipe(capsys: pytest.CaptureFixture[str]) -
     assert torch.equal(made["norm.bias"], state["ln_f.bias"])
 
 
+def test_one_of_a_thing_is_not_many(capsys: pytest.CaptureFixture[str]) -> None:
+    lock({f"net.{key}": shape for key, shape in fused().items()}, Path("net.json"))
+    document = json.loads(Path("net.json").read_text())
+    document["tensors"]["net.ln_f.bias"]["dtype"] = "F16"
+    Path("net.json").write_text(json.dumps(document))
+    assert call("adapt", "fused.pth", "net.json", "--suggest", "-o", "out.safetensors") == 0
+    shown = capsys.readouterr().out
+    assert "1 tensor is F32, the target's is F16: loading casts it\n" in shown
+    assert shown.endswith("wrote out.safetensors.recipe.yaml (1 rule)\n")
+
+
 def test_adapt_writes_nothing_where_something_is_open(capsys: pytest.CaptureFixture[str]) -> None:
     before = listing(Path())
     assert call("adapt", "llama.pth", "meta.json", "--suggest", "-o", "out.safetensors") == 1

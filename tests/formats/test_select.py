@@ -60,7 +60,7 @@ def test_several_must_be_chosen_from(tmp_path: Path) -> None:
     with pytest.raises(AmbiguousSource) as caught:
         open_checkpoint(path)
     assert str(caught.value) == (
-        f"{path}: holds 2 state dicts: #model (1 tensors, 24 bytes), #model_ema (2 tensors, 40 bytes)"
+        f"{path}: holds 2 state dicts: #model (1 tensor, 24 bytes), #model_ema (2 tensors, 40 bytes)"
         " (say which: x.pth#model)"
     )
     for checkpoint in (open_checkpoint(f"{path}#model_ema"), open_checkpoint(path, select="model_ema")):
@@ -96,7 +96,7 @@ def test_paths_reach_through_keys_with_dots_and_lists(tmp_path: Path) -> None:
 
 def test_a_path_that_leads_nowhere_names_the_nearest(tmp_path: Path) -> None:
     path = _save(tmp_path / "x.pth", {"model": {"w": _W}, "model_ema": {"w": _W}, "epoch": 3, "empty": {}})
-    with pytest.raises(InvalidCall, match=r"has nothing at #model_em .*#model_ema \(1 tensors"):
+    with pytest.raises(InvalidCall, match=r"has nothing at #model_em .*#model_ema \(1 tensor,"):
         open_checkpoint(f"{path}#model_em")
     with pytest.raises(InvalidCall, match=r"#model.w is one tensor, F32 \[2, 3\]"):
         open_checkpoint(f"{path}#model.w")

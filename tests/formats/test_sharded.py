@@ -109,7 +109,7 @@ def test_what_the_index_leaves_out_is_read_and_said(tmp_path: Path) -> None:
     size = sum(value.nbytes for value in tensors.values())
     assert [note.split(":")[0] for note in checkpoint.notes] == [
         f"the index gives another total_size than the {size} bytes that its tensors take",
-        "the shards hold 1 tensors that the index does not name",
+        "the shards hold 1 tensor that the index does not name",
     ]
 
 

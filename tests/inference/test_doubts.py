@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 import timm
 from torch import nn
@@ -147,9 +150,81 @@ def test_one_reason_for_all_blocks() -> None:
     for count, name in ((3, "net.*.weight_g"), (1, "net.0.weight_g")):
         found = answer(layers(True, count), layers(False, count))
         assert set(open_keys(found).values()) == {
-            f"'{name}' of the same module is left over, and may have to be folded in"
+            f"'{name}' of the same module is left over, and may have to be folded in (op `call`, fn fold_weight_norm)"
         }
         assert len(found.ambiguous) == count
+
+
+def linears(*widths: int, between: Callable[[int], list[nn.Module]]) -> nn.Sequential:
+    """Build linear layers, and after each but the last what `between` gives for its width."""
+    layers: list[nn.Module] = []
+    for have, want in pairwise(widths):
+        layers += [nn.Linear(have, want), *between(want)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 5))
+
+
+def test_a_batch_norm_right_after_a_linear_layer_may_have_to_be_folded_in() -> None:
+    """Not one behind an activation: that cannot be folded in."""
+    plain = linears(20, 64, 32, between=lambda width: [nn.ReLU()])
+    for in_order in (True, False):
+        found = answer(
+            linears(20, 64, 32, between=lambda width: [nn.BatchNorm1d(width), nn.ReLU()]), plain, in_order=in_order
+        )
+        why = "the batch norm right after it is left over: fold it in first (op `call`, fn fold_batch_norm)"
+        assert open_keys(found) == dict.fromkeys(("0.weight", "0.bias", "2.weight", "2.bias"), why)
+        behind = answer(
+            linears(20, 64, 32, between=lambda width: [nn.ReLU(), nn.BatchNorm1d(width)]), plain, in_order=in_order
+        )
+        assert not behind.ambiguous and len(made(behind)) == 6
+
+
+def test_adapters_name_the_function_that_merges_them() -> None:
+    def layers(adapted: bool) -> nn.Module:
+        parts = {"q": nn.Linear(8, 8)}
+        if adapted:
+            parts["q"].lora_A, parts["q"].lora_B = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        return nn.ModuleDict({"net": nn.ModuleDict(parts)})
+
+    whys = open_keys(answer(layers(True), layers(False)))
+    assert whys["net.q.weight"].endswith("may have to be folded in (op `call`, fn merge_lora)")
+
+
+def test_a_file_of_adapters_needs_its_base_model() -> None:
+    layers = nn.ModuleList(nn.ModuleDict({"q": nn.Linear(8, 8), "v": nn.Linear(8, 8)}) for _ in range(3))
+    adapters = {
+        f"base_model.model.{i}.{part}.lora_{side}.weight": TensorSpec(shape, DType.F32)
+        for i in range(3)
+        for part in "qv"
+        for side, shape in (("A", (2, 8)), ("B", (8, 2)))
+    }
+    found = settle(Manifest(adapters), manifest(layers), Allowed())
+    assert found.unresolved.keys() == layers.state_dict().keys()
+    [reason] = set(found.unresolved.values())
+    assert reason.why.startswith("the file holds adapters only, which need the weights that they adapt")
+    assert set(reason.beside) == adapters.keys()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_layer_of_a_recurrent_network_that_the_file_lacks(kind: type[nn.RNNBase]) -> None:
+    """No layer is half of another, nor a direction of the other direction."""
+    one, two, both = (
+        nn.ModuleDict({"rnn": kind(16, 32, layers, bidirectional=turned)})
+        for layers, turned in ((1, False), (2, False), (1, True))
+    )
+    for target, lacking in ((two, "_l1"), (both, "_l0_reverse")):
+        found = answer(one, target)
+        assert {reason.why for reason in found.unresolved.values()} == {
+            "of a layer or direction of 'rnn' that the checkpoint lacks: fill it"
+        }
+        assert found.unresolved.keys() == {key for key in target.state_dict() if key.endswith(lacking)}
+
+
+def test_a_recurrent_layer_of_another_input_is_not_taken_for_one_that_is_lacking() -> None:
+    layers = {"hidden": nn.Linear(32, 24), "out": nn.Linear(24, 4)}
+    found = answer(*(nn.ModuleDict({"rnn": nn.LSTM(width, 32), **layers}) for width in (16, 20)))
+    assert {key: reason.why.partition(";")[0] for key, reason in found.unresolved.items()} == {
+        "rnn.weight_ih_l0": "'rnn.weight_ih_l0' has the shape [128, 16], the target's is [128, 20]"
+    }
 
 
 def test_a_bias_whose_weight_is_of_another_width_is_open() -> None:

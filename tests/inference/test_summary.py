@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ckptfix.inference.link import Open
-from ckptfix.inference.settle import Ambiguity
-from ckptfix.inference.suggestion import suggest_recipe
+from ckptfix.inference.link import Link, Open
+from ckptfix.inference.settle import Ambiguity, Answer
+from ckptfix.inference.suggestion import suggest_recipe, write_suggestion
 from ckptfix.inference.summary import Group, Row, group_open, starred
+from ckptfix.planning import make_plan
 from ckptfix.recipe import load_recipe
 from tests.language.making import manifest
 
@@ -71,6 +72,29 @@ def test_a_row_as_text(row: Row, text: str) -> None:
 def test_only_numbers_that_differ_become_stars() -> None:
     assert starred(["h.0.norm1.w", "h.12.norm1.w"]) == "h.*.norm1.w"
     assert starred(["h.0.norm1.w"]) == "h.0.norm1.w"
+
+
+def test_a_block_to_copy_is_a_real_one() -> None:
+    left = {f"layer{i}.2.weight": Open(f"further: fill it, or copy it from 'layer{i}.1'") for i in range(1, 4)}
+    [group] = group_open([], left)
+    assert group.reason == "unresolved, further: fill it, or copy it from 'layer1.1' and so on"
+    assert group.rows == (Row("layer*.2.weight", 3),)
+
+
+def test_what_is_open_and_loads_by_its_name_says_so() -> None:
+    """Both squares may be either; the recipe as it is loads one of them."""
+    have, want = {"a": (4, 4), "b": (4, 4), "n": (4,)}, {"a": (4, 4), "c": (4, 4), "n": (4,)}
+    doubts = [Ambiguity("a", ("a", "b"), "unsure"), Ambiguity("c", ("a", "b"), "unsure")]
+    answer = Answer([Link.rename("n", "n")], ambiguous=doubts)
+    found = write_suggestion(answer, manifest(have), manifest(want), "squares")
+    assert found.text.splitlines()[-4:] == [
+        "# ambiguous, unsure; loads under its own name unless you change it (1 key):",
+        "#   a from a or b",
+        "# ambiguous, unsure (1 key):",
+        "#   c from a or b",
+    ]
+    assert make_plan(load_recipe(found.recipe), manifest(have), manifest(want)).report().loaded == ("a", "n")
+    assert [group.reason for group in found.open] == ["ambiguous, unsure"]
 
 
 def test_no_key_ends_its_comment() -> None:

@@ -17,6 +17,7 @@ from ckptfix.cli.console import (
     show_note,
     show_progress,
 )
+from ckptfix.counts import count
 from ckptfix.errors import CkptfixError, IncompletePlan, InvalidCall
 from ckptfix.tensors import DType
 
@@ -131,10 +132,10 @@ def command(
             echo(f"not finite: {adapted.read} in what was computed with, {adapted.made} in what was made of it")
         if adapted.companions:
             echo_lines(text.show_companions(adapted.companions))
-        count = f"{len(adapted.files)} files, " if len(adapted.files) > 1 else ""
-        echo(f"wrote {adapted.path} ({count}{text.size(sum(file.stat().st_size for file in adapted.files))})")
+        several = f"{len(adapted.files)} files, " if len(adapted.files) > 1 else ""
+        echo(f"wrote {adapted.path} ({several}{text.size(sum(file.stat().st_size for file in adapted.files))})")
         if suggestion:
-            echo(f"wrote {_recipe_path(Path(output))} ({suggestion.rules} rules)")
+            echo(f"wrote {_recipe_path(Path(output))} ({count(suggestion.rules, 'rule')})")
     return job.plan.exit_code
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptfix.counts import count
 from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
 from ckptfix.formats.base import Contents, Node, TensorRef
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
@@ -206,5 +207,7 @@ def resolve_path(root: Node, path: str) -> list[Node]:
 
 
 def _list(candidates: Iterable[Candidate]) -> str:
-    shown = [f"#{one.path or WHOLE} ({one.tensors} tensors, {one.nbytes:,} bytes)" for one in candidates]
+    shown = [
+        f"#{one.path or WHOLE} ({count(one.tensors, 'tensor')}, {count(one.nbytes, 'byte')})" for one in candidates
+    ]
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ckptfix.counts import count
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.inference.example.bits import Tensors
 from ckptfix.inference.example.echo import Trial, echo_links
@@ -111,7 +112,11 @@ class _Found:
             if {have[source].dtype for source in sources} != {want[key].dtype}
         }
         dtypes = sorted(set(casts.values()))
-        noted = [f"{sum(to is dtype for to in casts.values())} tensors were cast to {dtype}" for dtype in dtypes]
+        numbers = [sum(to is dtype for to in casts.values()) for dtype in dtypes]
+        noted = [
+            f"{count(number, 'tensor')} {'was' if number == 1 else 'were'} cast to {dtype}"
+            for dtype, number in zip(dtypes, numbers, strict=True)
+        ]
         if self.paired:
             paired = sorted(self.paired, key=place.__getitem__)
             shown = ", ".join(paired[:3]) + (", ..." if len(paired) > 3 else "")

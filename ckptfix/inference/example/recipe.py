@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ckptfix.counts import count
 from ckptfix.errors import InvalidCall
 from ckptfix.formats import Checkpoint
 from ckptfix.inference.example import find_links
@@ -59,8 +60,7 @@ def _account(found: ExampleResult, example: Manifest, want: Manifest) -> Answer:
     ]
     extra = [key for key in example if key not in want]
     shown = ", ".join(extra[:3]) + (", ..." if len(extra) > 3 else "")
-    count = f"{len(extra)} key{'s' * (len(extra) > 1)}"
-    lacking = [f"the target lacks {count} that the example has: {shown}"] if extra else []
+    lacking = [f"the target lacks {count(len(extra), 'key')} that the example has: {shown}"] if extra else []
     unresolved = dict(found.unexplained)
     unresolved |= {key: Open("the example lacks it") for key in want if key not in example}
     unresolved |= {

@@ -1,0 +1,13 @@
+"""What is said of an answer beside its links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the user, and the keys that need no other."""
+
+    text: str
+    keys: frozenset[str] = frozenset()
