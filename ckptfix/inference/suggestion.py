@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from typing_extensions import TypedDict
 
-from ckptfix.counts import count
 from ckptfix.errors import Unresolved
 from ckptfix.formats import Checkpoint, wrapper_prefixes
+from ckptfix.inference.comments import write_comments
 from ckptfix.inference.company import works_for
 from ckptfix.inference.generalise import generalise, write_rules
 from ckptfix.inference.link import Evidence, Link, Open
@@ -18,9 +18,6 @@ from ckptfix.inference.scoring import Allowed
 from ckptfix.inference.settle import Ambiguity, Answer, settle
 from ckptfix.inference.summary import Group, group_open
 from ckptfix.tensors import Manifest
-
-_MOST_ROWS = 6
-"""Rows of one reason in the comments below a recipe."""
 
 
 class ResolvedDocument(TypedDict):
@@ -231,7 +228,7 @@ def write_suggestion(
     text = written.text if written.rules or not last else written.text.replace("rules: []", "rules:")
     return Suggestion(
         recipe={**written.values, "rules": rules},
-        text=text + write_rules(last) + "".join(_comments(_with_names(answer, have, "".join(prefixes), dropped, want))),
+        text=text + write_rules(last) + "".join(write_comments(answer, have, want, "".join(prefixes), dropped)),
         rules=len(rules),
         resolved=_resolve(answer, want, numbers or {}),
         filled=tuple(answer.filled),
@@ -272,35 +269,3 @@ def _list_dropped(answer: Answer, have: Manifest, prefix: str, numbers: Iterable
     open_keys |= {key for reason in answer.unresolved.values() for key in reason.beside}
     kept = {key for key in open_keys if key.removeprefix(prefix) not in made}
     return [key for key in have if key not in used and key not in kept]
-
-
-def _with_names(
-    answer: Answer, have: Manifest, prefix: str, dropped: Iterable[str], want: Manifest
-) -> tuple[list[Ambiguity], dict[str, Open]]:
-    """Give what is open; what the recipe loads nevertheless, since nothing moves a tensor of that name, says so."""
-    gone = {key for link in answer.links for key in link.source_keys}.union(dropped)
-    left = {key.removeprefix(prefix): spec.shape for key, spec in have.items() if key not in gone}
-    as_is = {key for key, shape in left.items() if key in want and want[key].shape == shape}
-
-    def tell(key: str, why: str) -> str:
-        return f"{why}; loads under its own name unless you change it" if key in as_is else why
-
-    return (
-        [replace(doubt, why=tell(doubt.target, doubt.why)) for doubt in answer.ambiguous],
-        {key: replace(reason, why=tell(key, reason.why)) for key, reason in answer.unresolved.items()},
-    )
-
-
-def _comments(still_open: tuple[list[Ambiguity], dict[str, Open]]) -> Iterator[str]:
-    """Say in comments below the recipe what is open, with the candidates."""
-    for group in group_open(*still_open):
-        yield _comment(f"{group.reason} ({count(group.count, 'key')}):")
-        yield from (_comment(f"  {row}") for row in group.rows[:_MOST_ROWS])
-        if len(group.rows) > _MOST_ROWS:
-            yield _comment("  ...")
-
-
-def _comment(text: str) -> str:
-    """Write one line: a key may hold anything, line ends too."""
-    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return f"# {''.join(shown)}\n"
