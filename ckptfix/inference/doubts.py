@@ -10,13 +10,16 @@ from ckptfix.inference.folding import find_call, find_normed_layers
 from ckptfix.inference.heads import find_exchanged
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import read_leaders
+from ckptfix.inference.lexicon import concept
 from ckptfix.inference.link import Link, Open
 from ckptfix.inference.merging import is_channel_first, is_merging
 from ckptfix.inference.names import parent_of, read_name, tail
 from ckptfix.inference.order import count_members
 from ckptfix.inference.parted import find_parted
+from ckptfix.inference.reading import place_around_blocks
 from ckptfix.inference.rotary import TURN, is_rotary, source_order, target_order
-from ckptfix.inference.slots import find_role
+from ckptfix.inference.siblings import find_unnamed
+from ckptfix.inference.slots import find_role, is_sorted, read_slots
 from ckptfix.inference.torn import Torn
 from ckptfix.inference.wording import name_alike
 from ckptfix.tensors import Manifest, TensorSpec
@@ -31,12 +34,14 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     guessed = {key for guess in found.guesses for key in guess.candidates}
     yield from _rotary(have, want)
     yield _halves(linked | guessed, found, have)
-    yield from _folded(linked, have, want, found.reads)
+    yield from _folded(linked | guessed, have, want, found.reads)
     yield _shifted(found, have, want)
     yield from _merged(have, want)
     yield _torn(found, have)
     yield _exchanged(found, want)
     yield from _parted(found, have, want)
+    yield _unnamed(found, want)
+    yield from _other_end(found, have, want)
     yield _alone(found)
 
 
@@ -180,6 +185,28 @@ def _parted(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]
     if found.reads:
         parted = find_parted(found, have, want)
         yield lambda link: {key: Open(parted[key]) for key in link.target_keys if key in parted}
+
+
+def _unnamed(found: Inference, want: Manifest) -> Doubt:
+    """Doubt equal modules of which no name tells which is which."""
+    unnamed = find_unnamed(found.links, want)
+    return lambda link: {key: unnamed[key] for key in link.target_keys if key in unnamed}
+
+
+def _other_end(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
+    """Doubt a norm of embeddings before all blocks that would become one after them, or the other way round."""
+    if not found.reads or is_sorted(read_slots(have.tensors, found.reads)):
+        return
+    sides = place_around_blocks(have), place_around_blocks(want)
+
+    def why(link: Link) -> Mapping[str, Open]:
+        source, target = link.source_keys[0], link.target_keys[0]
+        places = {sides[0].get(source), sides[1].get(target)}
+        called = [{concept(word) for word in read_name(key).words} for key in (source, target)]
+        is_moved = places == {"before", "after"} and ("embed" in called[0]) != ("embed" in called[1])
+        return _of(link, f"it lies {sides[0][source]} all blocks in the checkpoint, and not here" if is_moved else None)
+
+    yield why
 
 
 def _alone(found: Inference) -> Doubt:

@@ -31,7 +31,7 @@ def find_exchanged(links: Iterable[Link], want: Manifest) -> dict[str, str]:
         (_, one), (before, other) = _unlike(source, target), _unlike(target, source)
         is_repeated = any(part.isdigit() for part in before.split("."))  # no head is in each of several blocks
         if not is_repeated and _are_unlike(one, other) and _is_output(f"{before}{other}.", want):
-            found[target] = f"'{one}' and '{other}' have nothing but shapes in common, and may be heads of other tasks"
+            found[target] = f"'{one}' and '{other}' may be heads of different tasks, of one shape by chance"
     return found
 
 
@@ -49,9 +49,9 @@ def _count_alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _are_unlike(one: str, other: str) -> bool:
-    """Tell whether both say what they are for, and nothing alike."""
+    """Tell whether one of them says what it is for, and the other does not say the same."""
     words, others = ([word for word in read_name(path).telling if concept(word) not in _PLAIN] for path in (one, other))
-    return bool(words and others) and not any(likeness(word, like) for word in words for like in others)
+    return bool(words or others) and not any(likeness(word, like) for word in words for like in others)
 
 
 def _is_output(module: str, want: Manifest) -> bool:

@@ -72,9 +72,24 @@ def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inf
     if allowed.order and (numbered := match_numbered(have, want)) is not None:
         return Inference(links=numbered)
     reads = read_keys(have), read_keys(want)
+    if allowed.names and (same := _match_namesakes(have, want)) is not None:
+        left = _without(have.tensors, {key for link in same for key in link.source_keys})
+        return Inference(links=same, left_sources=left, reads=reads[0])
     aligned = list(align_blocks(have, want, reads, use_names=allowed.names))
     first = _match(have, want, reads, aligned, allowed, None)
     return _match(have, want, reads, aligned, allowed, _conventions(first.matches))
+
+
+def _match_namesakes(have: Manifest, want: Manifest) -> list[Link] | None:
+    """Pair each target key with the source key of its name, where all have one of their shape. None otherwise.
+
+    What else the source has may be a part that the target leaves out.
+    """
+    for key, spec in want.items():
+        if key not in have or have[key].shape != spec.shape or have[key].dtype.kind != spec.dtype.kind:
+            return None
+    why = "every name and shape of the target is the checkpoint's own"
+    return [Link.rename(key, key, why=why, evidence=frozenset({"names", "shapes"})) for key in want]
 
 
 def _conventions(matches: Iterable[Match]) -> dict[Convention, str | None]:
@@ -252,7 +267,10 @@ def _take(found: Inference, link: Link) -> None:
 
 
 def _settle_resized(found: Inference, matching: Matching, vocabularies: tuple[int, int] | None) -> None:
-    """Match what is left in the same places by names alone, where a resize leads from one to the other."""
+    """Match what is left in the same places by names alone, where a resize leads from one to the other.
+
+    Not what may as well be something of its own shape, though nothing tells what.
+    """
 
     def resizes(source: Slot, target: Slot) -> list[Fields | None]:
         shapes = zip(source.shapes, target.shapes, strict=True)
@@ -260,6 +278,8 @@ def _settle_resized(found: Inference, matching: Matching, vocabularies: tuple[in
 
     sources = [slot for slot in matching.sources if slot.terms[0].keys[0] in found.left_sources]
     targets = [slot for slot in matching.targets if slot.terms[0].keys[0] in found.left_targets]
+    shared = {slot.shapes for slot in sources} & {slot.shapes for slot in targets}
+    sources, targets = ([slot for slot in side if slot.shapes not in shared] for side in (sources, targets))
     if not sources or not targets:
         return
     again = Matching(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from string import ascii_lowercase
+from typing import Literal
 
 NUMBER = re.compile(r"(?<![0-9])[0-9]+")
 _LETTER = re.compile(r"(?<=[_./])[a-z](?=[./])|(?<=[0-9])[a-z](?=[._/])")
@@ -55,3 +57,15 @@ def _dotted(key: str, *, flat: bool) -> str:
     if flat:
         kept = [_JOIN.sub(".", segment) for segment in kept[:-1]] + kept[-1:] if len(kept) > 1 else _JOIN.split(kept[0])
     return ".".join(kept)
+
+
+def place_around_blocks(keys: Iterable[str]) -> dict[str, Literal["before", "after"]]:
+    """Tell of the keys that are in no repeated block whether they are defined before all of these, or after them."""
+    listed = list(keys)
+    counts = Counter(map(template, listed))
+    inside = [at for at, key in enumerate(listed) if counts[template(key)] > 1]
+    if not inside:
+        return {}
+    first, last = inside[0], inside[-1]
+    places: dict[str, Literal["before", "after"]] = dict.fromkeys(listed[:first], "before")
+    return places | dict.fromkeys(listed[last + 1 :], "after")

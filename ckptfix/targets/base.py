@@ -43,7 +43,13 @@ class TargetURI:
         return cls(text, scheme, body, values)
 
 
+_PYTHON = {"True": True, "False": False, "None": None}
+"""What Python calls them; as texts they would all be true."""
+
+
 def _json_or_text(value: str) -> object:
+    if value in _PYTHON:
+        return _PYTHON[value]
     try:
         return json.loads(value)
     except json.JSONDecodeError:

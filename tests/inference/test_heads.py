@@ -24,12 +24,15 @@ class Network(nn.Module):
 def test_a_head_is_not_taken_for_that_of_another_task() -> None:
     found = answer(Network({"age": 1, "gender": 2, "race": 5}), Network({"age": 1, "smile": 2, "race": 5}))
     assert set(open_keys(found)) == {"smile.weight", "smile.bias"}
-    assert "heads of other tasks" in open_keys(found)["smile.weight"]
+    assert "heads of different tasks" in open_keys(found)["smile.weight"]
     assert made(found)["age.weight"] == ("age.weight",)
     assert made(found)["race.weight"] == ("race.weight",)
 
 
-@pytest.mark.parametrize(("old", "new"), [("depth_head", "normals_head"), ("head_aux", "head_seg"), ("age", "smile")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("depth_head", "normals_head"), ("head_aux", "head_seg"), ("age", "smile"), ("classifier", "qa_outputs")],
+)
 def test_the_last_head_is_not_either(old: str, new: str) -> None:
     assert set(open_keys(answer(Network({old: 4}), Network({new: 4})))) == {f"{new}.weight", f"{new}.bias"}
 

@@ -134,3 +134,8 @@ def test_every_dtype_of_a_module_has_a_name() -> None:
         DType.C128,
         DType.BOOL,
     ]
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0"])
+def test_options_may_be_spelled_as_python_spells_them(value: str) -> None:
+    assert "cls_token" not in target(f"timm:vit_tiny_patch16_224?class_token={value}&global_pool=avg").manifest
