@@ -34,7 +34,7 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     guessed = {key for guess in found.guesses for key in guess.candidates}
     yield from _rotary(have, want)
     yield _halves(linked | guessed, found, have)
-    yield from _folded(linked | guessed, have, want, found.reads)
+    yield from _folded(linked | _guessed_norms(found, want), have, want, found.reads)
     yield _shifted(found, have, want)
     yield from _merged(have, want)
     yield _torn(found, have)
@@ -87,6 +87,17 @@ def _has_no_place(link: Link, places: Set[str]) -> bool:
     named = "names" in link.evidence or tail(link.source_keys[0], 3) == tail(link.target_keys[0], 3)
     modules = {owner_of(key) for key in link.target_keys}
     return named and places.isdisjoint(modules | set(map(parent_of, modules)))
+
+
+def _guessed_norms(found: Inference, want: Manifest) -> set[str]:
+    """List what may be a norm of the target: of a convolution's bias it is no use, but with the norm folded in."""
+    weights = {parent_of(key) for key, spec in want.items() if len(spec.shape) > 1}
+    return {
+        source
+        for guess in found.guesses
+        if not any(parent_of(key) in weights for key in guess.link.target_keys)
+        for source in guess.candidates
+    }
 
 
 def _folded(linked: set[str], have: Manifest, want: Manifest, reads: Mapping[str, str]) -> Iterator[Doubt]:

@@ -12,7 +12,7 @@ from ckptfix.tensors import Manifest
 
 _LEAST_KEPT = 0.5
 """Of all tensors, what keeps its name, for words to mean the same on both sides."""
-_PLAIN = {"classifier", "linear", "out", "final", "project", "conv", "after", "mlp"}
+_PLAIN = {"classifier", "class", "linear", "out", "embed", "final", "project", "conv", "after", "mlp"}
 """What any head may be called."""
 
 

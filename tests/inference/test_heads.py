@@ -42,7 +42,6 @@ def test_the_last_head_is_not_either(old: str, new: str) -> None:
     [
         ("head", "classifier"),
         ("fc", "last_linear"),
-        ("head", "depth_head"),
         ("cls_head", "classifier"),
         ("age", "age_out"),
     ],

@@ -9,7 +9,6 @@ from torch import nn
 
 from tests.inference.test_edits import answer, made, open_keys
 
-
 KINDS = ("weight", "bias")
 
 
