@@ -58,7 +58,7 @@ def _is_output(module: str, want: Manifest) -> bool:
     """Tell whether nothing that is defined next takes what a module gives."""
     inside = [key for key in want if key.startswith(module)]
     weights = [want[key].shape for key in inside if len(want[key].shape) > 1]
-    if not weights:
+    if not weights or any(want.owners.get(key) == "Embedding" for key in inside):
         return False
     keys = list(want)
     following = [want[key].shape for key in keys[keys.index(inside[-1]) + 1 :]]

@@ -22,6 +22,7 @@ from ckptfix.inference.units import Level, Unit, find_levels
 from ckptfix.inference.vocabulary import find_vocabularies
 from ckptfix.tensors import Manifest, TensorSpec
 
+_NAMESAKES = "the names and shapes of one side are all found on the other"
 _LEAST_SHARE = 0.6
 """Of the elements of two blocks, what must have a counterpart for them to be the same block."""
 
@@ -72,24 +73,28 @@ def infer(have: Manifest, want: Manifest, allowed: Allowed | None = None) -> Inf
     if allowed.order and (numbered := match_numbered(have, want)) is not None:
         return Inference(links=numbered)
     reads = read_keys(have), read_keys(want)
-    if allowed.names and (same := _match_namesakes(have, want)) is not None:
-        left = _without(have.tensors, {key for link in same for key in link.source_keys})
-        return Inference(links=same, left_sources=left, reads=reads[0])
+    if allowed.names and (same := _match_namesakes(have, want)):
+        left = [_without(side.tensors, same) for side in (have, want)]
+        links = [Link.rename(key, key, why=_NAMESAKES, evidence=frozenset({"names", "shapes"})) for key in same]
+        return Inference(links, left_sources=left[0], left_targets=left[1], reads=reads[0])
     aligned = list(align_blocks(have, want, reads, use_names=allowed.names))
     first = _match(have, want, reads, aligned, allowed, None)
     return _match(have, want, reads, aligned, allowed, _conventions(first.matches))
 
 
-def _match_namesakes(have: Manifest, want: Manifest) -> list[Link] | None:
-    """Pair each target key with the source key of its name, where all have one of their shape. None otherwise.
+def _match_namesakes(have: Manifest, want: Manifest) -> list[str]:
+    """List the keys that both sides have, where one side has all of the other's, of the same shapes. Nothing otherwise.
 
-    What else the source has may be a part that the target leaves out.
+    Nor where the other side counts further: then a layer may have been put in front.
     """
-    for key, spec in want.items():
-        if key not in have or have[key].shape != spec.shape or have[key].dtype.kind != spec.dtype.kind:
-            return None
-    why = "every name and shape of the target is the checkpoint's own"
-    return [Link.rename(key, key, why=why, evidence=frozenset({"names", "shapes"})) for key in want]
+    both = [key for key in want if key in have]
+    if len(both) < min(len(have), len(want)):
+        return []
+    if any(have[key].shape != want[key].shape or have[key].dtype.kind != want[key].dtype.kind for key in both):
+        return []
+    shared = set(map(template, both))
+    further = {*have, *want} - set(both)
+    return [] if any(template(key) in shared for key in further) else both
 
 
 def _conventions(matches: Iterable[Match]) -> dict[Convention, str | None]:

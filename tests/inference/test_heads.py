@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from torch import nn
 
-from tests.inference.test_edits import answer, made, open_keys
+from ckptfix.inference.scoring import Allowed
+from ckptfix.inference.settle import settle
+from tests.inference.test_edits import answer, made, manifest, open_keys
 
 
 class Network(nn.Module):
@@ -63,3 +66,18 @@ class Deep(nn.Module):
 
 def test_a_layer_inside_may_be_renamed_at_will() -> None:
     assert made(answer(Deep("entry"), Deep("bottleneck")))["bottleneck.weight"] == ("entry.weight",)
+
+
+def test_a_table_of_tokens_is_no_head() -> None:
+    class Encoder(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.add_module(name, nn.Embedding(40, 16))
+            self.norm = nn.LayerNorm(16)
+            self.head = nn.Linear(16, 3)
+
+    source, target = Encoder("src_tok_emb"), Encoder("embedding")
+    described = replace(manifest(target), owners={"embedding.weight": "Embedding"})
+    assert any(
+        link.target_keys == ("embedding.weight",) for link in settle(manifest(source), described, Allowed()).links
+    )
