@@ -69,6 +69,17 @@ def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
         raise write_error(path, error) from error
 
 
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Keep other runs from writing a path for a while, without writing it. Raises WriteFailed where one is."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_claimed(path))
+        except OSError as error:
+            raise write_error(path, error) from error
+        yield
+
+
 def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a small file in one piece, as safely."""
     with new_file(path, replace=replace) as file:

@@ -30,7 +30,7 @@ class Finished:
     def __init__(self, destination: Destination, parts: Sequence[Part], digest: str) -> None:
         self._destination = destination
         self._folder = destination.last.parent
-        self._output = f".ckptfix-{hash_text(destination.last.name)[:12]}-"
+        self._output = _prefix(destination)
         self._paths = {
             part.name: self._folder / f"{self._output}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
             for number, part in enumerate(parts)
@@ -116,6 +116,18 @@ class Finished:
             sync_folder(self._folder)
         except OSError as error:
             raise write_error(self._destination.last, error) from error
+
+
+def discard_parts(destination: Destination) -> None:
+    """Remove what interrupted runs have finished of a set. Only for who holds the lock of the output."""
+    for path in destination.last.parent.glob(f"{_prefix(destination)}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _prefix(destination: Destination) -> str:
+    """Give what the names of an output's finished files begin with."""
+    return f".ckptfix-{hash_text(destination.last.name)[:12]}-"
 
 
 def _runs_code(expr: Expr) -> bool:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace as replaced
 from functools import cache
 
 from ckptfix._version import __version__
 from ckptfix.digest import hash_document, hash_text
-from ckptfix.execute.atomic import new_file
+from ckptfix.execute.atomic import hold, new_file
 from ckptfix.execute.destination import Destination, Part, make_folder, write_index
-from ckptfix.execute.finished import Finished
+from ckptfix.execute.finished import Finished, discard_parts
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.resume import Companions
@@ -51,7 +51,7 @@ def write_set(
         # Each file would build the target anew for what it fills.
         target = replaced(target, build=cache(target.build))
     total = sum(row.expr.spec.nbytes for row in plan.outputs.values())
-    with _folder(destination), new_file(destination.last, replace=replace) as last:
+    with _folder(destination), new_file(destination.last, replace=replace) as last, _namesake_held(destination):
         finished = Finished(destination, parts, _digest(plan, checkpoint, target, parts))
         finished.discard_others()
         finished.refuse_taken(replace=replace)
@@ -95,9 +95,9 @@ def write_alone(
     companions: Companions | None,
     progress: Progress,
 ) -> Written:
-    """Write an output of one file, and remove the shards of an older one beside it, which its loaders ignore."""
+    """Write an output of one file. What it replaces goes, shards beside it too: no loader of the file reads these."""
     destination.refuse_taken(replace=replace)
-    with _folder(destination):
+    with _folder(destination), _index_held(destination):
         written = write(
             plan,
             checkpoint,
@@ -108,11 +108,12 @@ def write_alone(
             companions=companions,
             progress=progress,
         )
-    if destination.kind == "shards":
-        for old in destination.replaced():
-            if old != destination.path:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+        if destination.kind == "shards":
+            discard_parts(destination)
+            for old in destination.replaced() if replace else ():
+                if old != destination.path:
+                    with contextlib.suppress(OSError):
+                        old.unlink()
     return written
 
 
@@ -161,6 +162,16 @@ def _check_unchanged(checkpoint: Checkpoint) -> None:
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
+
+
+def _namesake_held(destination: Destination) -> AbstractContextManager[None]:
+    """Keep other runs from writing one file in the place of shards: loaders take it for the whole."""
+    return hold(destination.path) if destination.kind == "shards" else nullcontext()
+
+
+def _index_held(destination: Destination) -> AbstractContextManager[None]:
+    """Keep other runs from writing shards in the place of one file."""
+    return hold(destination.last) if destination.kind == "shards" else nullcontext()
 
 
 @contextmanager

@@ -428,3 +428,47 @@ def test_the_command_says_what_it_wrote(source: Path, tmp_path: Path, capsys: py
     assert "wrote " in (said := capsys.readouterr().out) and "(6 files, " in said
     assert run(["inspect", f"{tmp_path}/out"]) == 0
     assert "model.safetensors.index.json: sharded safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limits", [(None, LIMIT), (LIMIT, None)], ids=["one file first", "shards first"])
+def test_one_file_and_shards_are_not_written_to_a_folder_at_once(
+    tmp_path: Path, limits: tuple[int | None, int | None]
+) -> None:
+    """Loaders take either for the whole: the second run is refused, and the first one's output stays."""
+    save_file(_state(), tmp_path / "a.safetensors")
+    out = tmp_path / "out"
+    out.mkdir()
+    refused: list[str] = []
+
+    def write_too(done: int, total: int) -> None:
+        if not refused:
+            with pytest.raises(WriteFailed, match="another run is writing it") as found:
+                _convert(tmp_path, out, limits[1])
+            refused.append(found.value.message)
+
+    _convert(tmp_path, out, limits[0], progress=write_too)
+    assert refused
+    assert (out / "model.safetensors").exists() == (limits[0] is None)
+    written, state = open_checkpoint(out), _state()
+    assert set(written.tensors) == set(state)
+    assert_same(written, {key: state[key] for key in written.tensors})
+
+
+def _convert(folder: Path, out: Path, limit: int | None, **options: Any) -> None:
+    source = folder / "a.safetensors"
+    api.adapt(source, f"shapes:{source}", f"{out}/", max_shard_size=limit, **options)
+
+
+def test_one_file_removes_what_an_interrupted_set_has_left(tmp_path: Path) -> None:
+    save_file(_state(), tmp_path / "a.safetensors")
+    out = tmp_path / "out"
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _convert(tmp_path, out, LIMIT, progress=stop)
+    assert len(list(out.glob(".ckptfix-*"))) > 1
+    _convert(tmp_path, out, None)
+    assert [path.name for path in out.iterdir()] == ["model.safetensors"]

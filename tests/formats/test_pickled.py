@@ -272,9 +272,9 @@ _BROKEN = {
     "text of a storage": (
         b"\x80\x02" + name("torch.storage", "_load_from_bytes") + text("x") + b"\x85R.",
         NoTensors,
-        "holds no state dict",
+        "holds no tensor",
     ),
-    "nothing": (pickle.dumps(["just", {"plain": "values"}]), NoTensors, "holds no state dict"),
+    "nothing": (pickle.dumps(["just", {"plain": "values"}]), NoTensors, "holds no tensor"),
 }
 
 

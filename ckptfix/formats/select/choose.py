@@ -54,7 +54,7 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
     found, optimizers = _search(contents.root, budget)
     candidates = tuple(one.candidate for one in found)
     if select is None:
-        chosen = _choose(contents, found)
+        chosen = _choose(contents, found, budget)
         path, tensors, ignored = chosen.path, chosen.tensors, chosen.ignored
     else:
         path = select or WHOLE
@@ -138,13 +138,17 @@ def _is_aside(spec: TensorSpec) -> bool:
     return spec.shape == () or (len(spec.shape) == 1 and spec.dtype is DType.U8)
 
 
-def _choose(contents: Contents, found: list[_Found]) -> _Found:
+def _choose(contents: Contents, found: list[_Found], budget: Budget) -> _Found:
     if len(found) == 1:
         return found[0]
     if not found:
+        where = str(contents.path)
+        loose, _ = flatten(contents.root, budget, "everything")
+        if not loose:
+            raise NoTensors("holds no tensor", where=where)
         raise NoTensors(
             "holds no state dict: no mapping with text keys and a tensor among its values",
-            where=str(contents.path),
+            where=where,
             hint="append #. to take every tensor in the file",
         )
     raise AmbiguousSource(

@@ -59,6 +59,8 @@ _MAKERS: dict[str, Callable[[], bytes]] = {
     "a NaN": _header(b'{"w": NaN}'),
     "an infinity": _header(b'{"w": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}'),
     "a number of 5,000 digits": _header(b'{"w": ' + b"9" * 5000 + b"}"),
+    "an offset of minus zero": _header(b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [-0, 4]}}'),
+    "an extent of minus zero": _header(b'{"w": {"dtype": "F32", "shape": [-0], "data_offsets": [0, 0]}}', b""),
     "lists inside one another": _header(b'{"w":' + b"[" * 1_000_000 + b"}"),
     "mappings inside one another": _header(b'{"w":' * 300_000 + b"1" + b"}" * 300_000),
     "a key twice": _header(b'{"w": %s, "w": %s}' % (_BYTES, _BYTES)),
