@@ -84,7 +84,8 @@ class DTypeType(click.ParamType[DType]):
         """Look the name up."""
         dtype = value if isinstance(value, DType) else DType.from_text(value)
         if dtype is None or dtype.kind != "float" or dtype.torch_name is None or dtype.bits < 8:
-            self.fail(f"'{value}' is no floating dtype (write BF16, F16, F32, ...)", param, ctx)
+            known = ", ".join(str(one) for one in DType if one.kind == "float" and one.torch_name and one.bits >= 8)
+            self.fail(f"'{value}' is no floating dtype (write one of {known}, or torch's name, as float16)", param, ctx)
         return dtype
 
 

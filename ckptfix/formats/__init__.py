@@ -132,7 +132,9 @@ def output_format(path: Path) -> Format:
     writers = {suffix: known for known in list_formats() for suffix in known.suffixes}
     if path.suffix not in writers:
         raise UnsupportedOutput(
-            f"no format is written as '{path.suffix or path.name}'", where=str(path), hint=f"use {', '.join(writers)}"
+            f"no format is written as '{path.suffix or path.name}'",
+            where=str(path),
+            hint=f"use {', '.join(writers)}, or NAME/ for a folder of shards, NAME.dcp for one of torch.distributed",
         )
     return writers[path.suffix]
 

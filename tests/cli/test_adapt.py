@@ -149,7 +149,11 @@ def test_values_that_cannot_be_read(flag: str, value: str, net: Path, capsys: py
 @pytest.mark.parametrize(
     ("out", "status", "message"),
     [
-        ("out.onnx", 2, "no format is written as '.onnx' (use .safetensors, .pth, .pt, .bin)"),
+        (
+            "out.onnx",
+            2,
+            "no format is written as '.onnx' (use .safetensors, .pth, .pt, .bin, or NAME/ for a folder of shards",
+        ),
         ("none/out.pth", 4, "cannot write: no such file or directory (make the folder first)"),
         ("net.py/out.pth", 4, "cannot write: not a directory"),
         (f"{'x' * 300}.pth", 4, "cannot write: file name too long"),

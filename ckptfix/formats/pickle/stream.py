@@ -74,7 +74,7 @@ class Stream:
         """Pass over the next `length` bytes without reading them. They do not count as bytes of the pickle."""
         position = self.position + length
         if position > self._stop:
-            raise TruncatedFile(f"a pickle ends at byte {self._stop}, before its STOP")
+            raise self._cut_short()
         self._pickle_start += length
         if self._at + length <= len(self._buffer):
             self._at += length
@@ -97,11 +97,16 @@ class Stream:
                 raise LimitExceeded(f"a pickle has a line of more than {limits.LINE} bytes")
             length *= 4
 
+    def _cut_short(self) -> TruncatedFile:
+        return TruncatedFile(
+            f"a pickle ends at byte {self._stop}, before its STOP", hint="download or copy the file again"
+        )
+
     def _fill(self, length: int) -> None:
         """Move the window so that it starts at `position` and holds at least `length` bytes."""
         position = self.position
         if position + length > self._stop:
-            raise TruncatedFile(f"a pickle ends at byte {self._stop}, before its STOP")
+            raise self._cut_short()
         if position + length - self._pickle_start > limits.PICKLE_NBYTES:
             raise LimitExceeded(f"a pickle is longer than {limits.PICKLE_NBYTES} bytes")
         self._buffer = self.fetch(position, min(max(length, _BLOCK), self._stop - position))
