@@ -152,7 +152,8 @@ def test_values_that_cannot_be_read(flag: str, value: str, net: Path, capsys: py
         (
             "out.onnx",
             2,
-            "no format is written as '.onnx' (use .safetensors, .pth, .pt, .bin, or NAME/ for a folder of shards",
+            "no format is written as '.onnx' (use .safetensors, .pth, .pt, .bin, or NAME/ for a folder of shards, "
+            "NAME.dcp for one of torch.distributed)",
         ),
         ("none/out.pth", 4, "cannot write: no such file or directory (make the folder first)"),
         ("net.py/out.pth", 4, "cannot write: not a directory"),
