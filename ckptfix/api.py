@@ -119,17 +119,22 @@ def suggest(
         raise InvalidCall("nothing is run that takes an input", hint="--input is for --parity: give that as well")
     checkpoint, found = open(source), target(architecture)
     description = f"{checkpoint.path.name} to {found.text}"
+    remarks = checkpoint.remarks
     if example is not None:
         from ckptfix.inference.example.recipe import suggest_by_example
 
-        return suggest_by_example(checkpoint, open(example), found.manifest, description)
-    if parity is not None:
+        converted = open(example)
+        remarks += converted.remarks
+        made = suggest_by_example(checkpoint, converted, found.manifest, description)
+    elif parity is not None:
         from ckptfix.inference.behaviour import suggest_by_behaviour
 
-        return suggest_by_behaviour(checkpoint, target(parity), found, description, input_shape, without)
-    from ckptfix.inference.suggestion import suggest_for
+        made = suggest_by_behaviour(checkpoint, target(parity), found, description, input_shape, without)
+    else:
+        from ckptfix.inference.suggestion import suggest_for
 
-    return suggest_for(checkpoint, found.manifest, description, without)
+        made = suggest_for(checkpoint, found.manifest, description, without)
+    return replace(made, notes=(*remarks, *made.notes))
 
 
 def adapt(

@@ -70,8 +70,7 @@ class Job:
             f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
             for names in map(" and ".join, self.plan.tied_apart)
         ]
-        read = [f"{self.checkpoint.path.name}: {note}" for note in self.checkpoint.notes]
-        return (*read, *([would_call] if called else []), *self.target.notes, *tied)
+        return (*self.checkpoint.remarks, *([would_call] if called else []), *self.target.notes, *tied)
 
 
 def prepare_job(

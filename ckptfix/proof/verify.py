@@ -57,6 +57,8 @@ class Verification:
     """Parameters of the target that still have the value that a fresh build gives them."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    """What should be known of how the files were read; in the document they come before the notes."""
 
     @property
     def ok(self) -> bool:
@@ -80,7 +82,7 @@ class Verification:
             "parity": parity,
             "at_initialisation": list(self.at_initialisation),
             "problems": list(self.problems),
-            "notes": list(self.notes),
+            "notes": [*self.remarks, *self.notes],
         }
 
 
@@ -118,6 +120,7 @@ def verify_checkpoint(
     found, compared = _check_parity(module, parity, shape) if parity is not None else (Finding(passed=None), None)
     written = (check_header(checkpoint), check_archive(checkpoint), check_files(checkpoint))
     findings = (values, *written, strict, forward, found)
+    read = (checkpoint, source, parity.checkpoint if parity else None)
     return Verification(
         strict_load=bool(strict.passed),
         values=values.passed,
@@ -126,6 +129,7 @@ def verify_checkpoint(
         at_initialisation=_at_initialisation(module, checkpoint, target) if module is not None else (),
         problems=tuple(problem for finding in findings for problem in finding.problems),
         notes=(*((loaded.note,) if loaded.note else ()), *(note for finding in findings for note in finding.notes)),
+        remarks=tuple(dict.fromkeys(remark for one in read if one is not None for remark in one.remarks)),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
+from ckptfix.errors import NoTensors
 from ckptfix.formats import open_checkpoint
 
 from .making import CONTAINERS, assert_same, write
@@ -138,4 +139,55 @@ def test_lists_what_has_no_parts_that_are_read(case: str, kind: str, tmp_path: P
     checkpoint = open_checkpoint(tmp_path / "x.pth")
     assert_same(checkpoint, {"plain": torch.ones(2)})
     assert checkpoint.ignored == ("rare",)
+    assert [note.partition(" (")[0] for note in checkpoint.notes] == ["'rare' is a tensor that ckptfix does not read"]
     assert "rare" in [at for at, _ in checkpoint.opaque]
+
+
+def _sparse(seed: int) -> torch.Tensor:
+    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)).relu().to_sparse()
+
+
+_ALONE: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "one sparse": lambda: {"emb.weight": _sparse(0)},
+    "two sparse": lambda: {"a.weight": _sparse(1), "b.weight": _sparse(2)},
+    "one quantised": lambda: {"emb.weight": torch.quantize_per_tensor(torch.randn(6), 0.1, 3, torch.quint8)},
+    "one by channel": lambda: {
+        "emb.weight": torch.quantize_per_channel(torch.randn(3, 2), _scales, _zeros, 0, torch.qint8)
+    },
+    "one wrapping": lambda: {"emb.weight": TwoTensor(torch.ones(2), torch.zeros(2))},
+    "one beside a count": lambda: {"emb.weight": _sparse(3), "count": torch.tensor(7)},
+}
+_NAMES = {
+    "sparse": ("indices", "values", "size"),
+    "quantised": ("int_repr", "q_scale", "q_zero_point"),
+    "channel": ("int_repr", "q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis"),
+    "wrapping": ("a", "b"),
+    "count": ("indices", "values", "size"),
+}
+
+
+@container
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("case", _ALONE)
+def test_a_tensor_of_parts_keeps_its_key(case: str, nested: bool, kind: str, tmp_path: Path) -> None:
+    state = _ALONE[case]()
+    torch.save(
+        {"epoch": 3, "state_dict": state, "accuracy": torch.tensor(0.5)} if nested else state,
+        tmp_path / "x.pth",
+        **CONTAINERS[kind],
+    )
+    checkpoint = open_checkpoint(tmp_path / "x.pth")
+    names = _NAMES[case.split()[-1]]
+    expected = [f"{key}.{name}" for key in state if key != "count" for name in names]
+    assert list(checkpoint.tensors) == [*expected, *(["count"] if "count" in state else [])]
+    assert checkpoint.select == ("state_dict" if nested else "")
+    assert checkpoint.notes == open_checkpoint(tmp_path / "x.pth", select=".").notes == ()
+    assert [one.path for one in checkpoint.candidates] == [checkpoint.select]
+
+
+@container
+def test_a_tensor_of_parts_alone_is_no_state_dict(kind: str, tmp_path: Path) -> None:
+    torch.save([_sparse(0), _sparse(1)], tmp_path / "x.pth", **CONTAINERS[kind])
+    with pytest.raises(NoTensors, match="holds no state dict"):
+        open_checkpoint(tmp_path / "x.pth")
+    assert len(open_checkpoint(tmp_path / "x.pth", select=".").tensors) == 6

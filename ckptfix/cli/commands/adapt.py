@@ -92,8 +92,10 @@ def command(
         max_output=max_output,
         max_shard_size=max_shard_size,
     )
+    said = suggestion.notes if suggestion else ()
     for note in job.notes:
-        show_note(note)
+        if note not in said:
+            show_note(note)
     report = job.plan.report()
     try:
         with progress_bar("adapt") as update:

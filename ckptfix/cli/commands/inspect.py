@@ -75,8 +75,8 @@ def command(
             echo_lines(report.show_security(opaque))
         return
     checkpoint = open_checkpoint(source)
-    for note in checkpoint.notes:
-        show_note(f"{checkpoint.path.name}: {note}")
+    for note in checkpoint.remarks:
+        show_note(note)
     keys = _keys(checkpoint.manifest, glob)
     if shapes:
         _write_lockfile(checkpoint.manifest, output)

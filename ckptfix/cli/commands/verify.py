@@ -52,8 +52,11 @@ def command(
         parity=parity,
         input_shape=input_shape,
     )
+    for note in found.remarks:
+        show_note(note)
+    document = found.to_json()
     if as_json:
-        print_json(found.to_json())
+        print_json(document)
     else:
-        echo_lines(text.show_proofs(found.to_json()))
+        echo_lines(text.show_proofs({**document, "notes": list(found.notes)}))
     return 0 if found.ok else VerificationFailed.exit_code

@@ -12,7 +12,7 @@ from typing import Literal
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
 from ckptfix.formats.pickle.parts import rebuild_nested, rebuild_quantised, rebuild_sparse
-from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Parts, Run, StorageValue, is_of_torch, view
+from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, Parts, Run, StorageValue, Wrapper, is_of_torch, view
 from ckptfix.tensors import DType
 
 Arguments = tuple[Node, ...]
@@ -74,7 +74,7 @@ def rebuild_from_type(args: Arguments) -> Node:
     if len(args) != 4 or not isinstance(args[0], Global) or not isinstance(args[2], tuple):
         return None
     if str(args[0]) == "torch._utils._rebuild_wrapper_subclass" and isinstance(args[1], Global):
-        return Opaque(args[1].module, args[1].name, args[2], args[3])
+        return Wrapper(args[1].module, args[1].name, args[2], args[3])
     return construct(args[0], args[2])
 
 

@@ -78,6 +78,11 @@ class Parts(Opaque):
 
 
 @dataclass(eq=False, slots=True)
+class Wrapper(Opaque):
+    """A tensor of a class that wraps others: they are among its attributes."""
+
+
+@dataclass(eq=False, slots=True)
 class Unbuilt(Opaque):
     """An object that becomes a value when its state is set; `build` gives None where it stays a record."""
 

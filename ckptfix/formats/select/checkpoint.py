@@ -53,6 +53,11 @@ class Checkpoint:
         return frozenset(one.path for ref in self.tensors.values() for one in ref.storages if one.held is None)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, each with the name of the file that it is about."""
+        return tuple(f"{self.path.name}: {note}" for note in self.notes)
+
+    @property
     def choice(self) -> str | None:
         """The path that has to be given for this state dict to be selected; None where it is the only one."""
         return None if [one.path for one in self.candidates] == [self.select] else self.select

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,20 @@ from ckptfix.counts import count
 from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
 from ckptfix.formats.base import Contents, Node, TensorRef
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
-from ckptfix.formats.select.nesting import Budget, children, flatten, is_module, is_optimizer, join, mapping_of, name_of
-from ckptfix.tensors import DType, Manifest, TensorSpec
+from ckptfix.formats.select.nesting import (
+    Budget,
+    Flat,
+    children,
+    flatten,
+    is_module,
+    is_optimizer,
+    is_tensor,
+    join,
+    mapping_of,
+    name_of,
+)
+from ckptfix.formats.select.unread import describe_unread
+from ckptfix.tensors import DType, Manifest
 
 WHOLE = "."
 """Selects the whole file, flattened."""
@@ -35,13 +47,13 @@ class _Found:
     """
 
     path: str
-    tensors: Mapping[str, TensorRef]
-    ignored: tuple[str, ...]
+    flat: Flat
     asides: bool
 
     @property
     def candidate(self) -> Candidate:
-        return Candidate(self.path, len(self.tensors), sum(ref.spec.nbytes for ref in self.tensors.values()))
+        tensors = self.flat.tensors
+        return Candidate(self.path, len(tensors), sum(ref.spec.nbytes for ref in tensors.values()))
 
 
 def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoint:
@@ -55,23 +67,23 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
     candidates = tuple(one.candidate for one in found)
     if select is None:
         chosen = _choose(contents, found, budget)
-        path, tensors, ignored = chosen.path, chosen.tensors, chosen.ignored
+        path, flat = chosen.path, chosen.flat
     else:
         path = select or WHOLE
-        tensors, ignored = _take(contents, path, candidates, budget)
+        flat = _take(contents, path, candidates, budget)
     return Checkpoint(
         path=contents.path,
         format=contents.format,
         select=path,
-        manifest=Manifest({key: ref.spec for key, ref in tensors.items()}),
-        tensors=tensors,
+        manifest=Manifest({key: ref.spec for key, ref in flat.tensors.items()}),
+        tensors=flat.tensors,
         metadata=contents.metadata,
         opaque=contents.opaque,
         candidates=candidates,
-        ignored=ignored,
+        ignored=flat.ignored,
         optimizers=optimizers,
-        aliases=find_aliases(tensors),
-        notes=contents.notes,
+        aliases=find_aliases(flat.tensors),
+        notes=(*contents.notes, *describe_unread(flat.unread)),
         stamps=contents.stamps,
     )
 
@@ -88,7 +100,7 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
     pending: list[tuple[_Trail, Node]] = [(None, root)]
     while pending:
         trail, node = pending.pop()
-        if isinstance(node, TensorRef) or id(node) in seen:
+        if is_tensor(node) or id(node) in seen:
             continue
         seen.add(id(node))
         if is_optimizer(node):
@@ -96,10 +108,10 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
             continue
         own = _own_tensors(node)
         if own or is_module(node):
-            tensors, ignored = flatten(node, budget, "mappings")
+            flat = flatten(node, budget, "mappings")
             asides = not is_module(node) and all(map(_is_aside, own))
-            if tensors:
-                found.append(_Found(_dotted(trail), tensors, ignored, asides))
+            if flat.tensors:
+                found.append(_Found(_dotted(trail), flat, asides))
             if not asides:
                 continue
         inside = children(node)
@@ -126,15 +138,18 @@ def _is_inside(path: str, other: str) -> bool:
     return path != other and (other == "" or path.startswith(f"{other}."))
 
 
-def _own_tensors(node: Node) -> list[TensorSpec]:
+def _own_tensors(node: Node) -> list[Node]:
     """Give the tensors directly in a mapping with text keys; none for anything else."""
     mapping = mapping_of(node)
     if mapping is None or any(name_of(key) is None for key, _ in mapping.items):
         return []
-    return [value.spec for _, value in mapping.items if isinstance(value, TensorRef)]
+    return [value for _, value in mapping.items if is_tensor(value)]
 
 
-def _is_aside(spec: TensorSpec) -> bool:
+def _is_aside(tensor: Node) -> bool:
+    if not isinstance(tensor, TensorRef):
+        return False
+    spec = tensor.spec
     return spec.shape == () or (len(spec.shape) == 1 and spec.dtype is DType.U8)
 
 
@@ -143,8 +158,7 @@ def _choose(contents: Contents, found: list[_Found], budget: Budget) -> _Found:
         return found[0]
     if not found:
         where = str(contents.path)
-        loose, _ = flatten(contents.root, budget, "everything")
-        if not loose:
+        if not flatten(contents.root, budget, "everything").tensors:
             raise NoTensors("holds no tensor", where=where)
         raise NoTensors(
             "holds no state dict: no mapping with text keys and a tensor among its values",
@@ -158,9 +172,7 @@ def _choose(contents: Contents, found: list[_Found], budget: Budget) -> _Found:
     )
 
 
-def _take(
-    contents: Contents, path: str, candidates: tuple[Candidate, ...], budget: Budget
-) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+def _take(contents: Contents, path: str, candidates: tuple[Candidate, ...], budget: Budget) -> Flat:
     """Flatten the value at a path that the user gave."""
     if path == WHOLE:
         node: Node = contents.root
@@ -184,14 +196,14 @@ def _take(
             hint="leave off the last part of the path" if path != WHOLE else None,
         )
     follow: Literal["mappings", "everything"] = "everything" if path == WHOLE or is_optimizer(node) else "mappings"
-    tensors, ignored = flatten(node, budget, follow)
-    if not tensors:
+    flat = flatten(node, budget, follow)
+    if not flat.tensors:
         raise NoTensors(
             f"there is no tensor under #{path}",
             where=str(contents.path),
             hint=f"it holds {_list(candidates)}" if candidates else None,
         )
-    return tensors, ignored
+    return flat
 
 
 def resolve_path(root: Node, path: str) -> list[Node]:

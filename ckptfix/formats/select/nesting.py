@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base import Node, Opaque, Pairs, TensorRef
+from ckptfix.formats.pickle.values import Parts, Wrapper
+from ckptfix.formats.select.unread import is_unread
 
 Named = list[tuple[str, Node]]
 
@@ -107,6 +109,11 @@ def _module_mapping(module: Opaque) -> Pairs:
     return Pairs(items)
 
 
+def is_tensor(node: Node) -> bool:
+    """Whether a value is one tensor, be it made of several: sparse, quantised, nested or wrapping ones."""
+    return isinstance(node, TensorRef | Parts | Wrapper)
+
+
 def is_optimizer(node: Node) -> bool:
     """Whether a value is the state of an optimizer."""
     mapping = mapping_of(node)
@@ -136,29 +143,41 @@ def _label(key: Node) -> str:
     return str(key) if isinstance(key, int | float | None) else type(key).__name__
 
 
-def flatten(
-    root: Node, budget: Budget, follow: Literal["mappings", "everything"]
-) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
-    """Give the tensors under dotted keys, in the file's order, and the keys of what holds no tensor.
+class Flat(NamedTuple):
+    """What lies in a value under dotted keys: the tensors, the keys of what holds none, tensors that are not read."""
+
+    tensors: dict[str, TensorRef]
+    ignored: tuple[str, ...]
+    unread: dict[str, Opaque]
+
+
+def flatten(root: Node, budget: Budget, follow: Literal["mappings", "everything"]) -> Flat:
+    """Give all that lies in a value under dotted keys, in the file's order.
 
     Lists count as mappings from their indices. With `mappings`, optimizers and the arguments of objects are left out.
     Raises MalformedFile where two tensors have one key.
     """
     tensors: dict[str, TensorRef] = {}
     ignored: dict[str, None] = {}
+    unread: dict[str, Opaque] = {}
     for key, value, holder in _leaves(root, budget, follow):
         if not isinstance(value, TensorRef):
             if holder not in ignored:
                 ignored[budget.keep(holder)] = None
+            if isinstance(value, Opaque) and is_unread(value):
+                unread[budget.keep(key)] = value
         elif key in tensors:
             raise MalformedFile(f"two tensors have the key {key[:200]!r}")
         else:
             tensors[budget.keep(key)] = value
-    return tensors, tuple(ignored)
+    return Flat(tensors, tuple(ignored), unread)
 
 
 def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"]) -> Iterator[tuple[str, Node, str]]:
-    """Give each leaf with its key and the key of the nearest mapping's entry: a list is reported once."""
+    """Give each leaf with its key and the key of the nearest mapping's entry: a list is reported once.
+
+    A tensor that is not read comes before what lies in it.
+    """
     levels: list[Iterator[tuple[str, Node, str]]] = [iter([("", root, "")])]
     open_now: dict[int, None] = {}  # in order: one for each level but the first
     while levels:
@@ -173,6 +192,8 @@ def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"
         if inside is None:
             yield key, value, holder
         elif id(value) not in open_now:  # what contains itself adds nothing below itself
+            if is_unread(value) and not isinstance(value, Wrapper):
+                yield key, value, holder  # whatever can be read inside it, it cannot itself
             budget.spend(value, len(inside))
             open_now[id(value)] = None
             listed = isinstance(value, list | tuple)
