@@ -22,15 +22,13 @@ class Origin:
         return ": ".join(part for part in (f"{self.file}:{self.line}" if self.line else self.file, self.op) if part)
 
 
-_LONGEST = 600
-"""Characters of a message about the content of a file."""
-
-
 class CkptfixError(Exception):
     """Any failure that ckptfix reports: where it is, what is wrong, what would mend it."""
 
     code: ClassVar[str] = "CKF000"
     exit_code: ClassVar[int] = 1
+    longest: ClassVar[int | None] = None
+    """Characters of a message, of which a longer one loses its middle; None for any number."""
 
     def __init__(
         self,
@@ -40,6 +38,8 @@ class CkptfixError(Exception):
         hint: str | None = None,
         parts: tuple[CkptfixError, ...] = (),
     ) -> None:
+        if self.longest is not None and len(message) > self.longest:
+            message = f"{message[: self.longest * 2 // 3]}...{message[-self.longest // 3 :]}"
         super().__init__(message)
         self.message = message
         self.where = where
@@ -214,19 +214,7 @@ class RefusedContent(CkptfixError):
 
     code = "CKF300"
     exit_code = 3
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: Origin | str | None = None,
-        hint: str | None = None,
-        parts: tuple[CkptfixError, ...] = (),
-    ) -> None:
-        # A message quotes names of the file, which may be of any length.
-        if len(message) > _LONGEST:
-            message = f"{message[: _LONGEST * 2 // 3]}...{message[-_LONGEST // 3 :]}"
-        super().__init__(message, where=where, hint=hint, parts=parts)
+    longest = 600  # it quotes names of the file, which may be of any length
 
 
 class UnknownFormat(RefusedContent):

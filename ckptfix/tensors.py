@@ -139,6 +139,8 @@ _TORCH_NAMES = {
     DType.C128: "complex128",
 }
 _FROM_TORCH = {name: dtype for dtype, name in _TORCH_NAMES.items()}
+FLOATS = tuple(dtype for dtype in DType if dtype.kind == "float" and dtype.torch_name and dtype.bits >= 8)
+"""The floating dtypes that torch has, whose elements are whole bytes."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ckptfix.tensors import DType, Shape
+from ckptfix.tensors import FLOATS, DType, Shape
 
 
 class Variable(click.ParamType[tuple[str, Any]]):
@@ -83,8 +83,8 @@ class DTypeType(click.ParamType[DType]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DType:
         """Look the name up."""
         dtype = value if isinstance(value, DType) else DType.from_text(value)
-        if dtype is None or dtype.kind != "float" or dtype.torch_name is None or dtype.bits < 8:
-            known = ", ".join(str(one) for one in DType if one.kind == "float" and one.torch_name and one.bits >= 8)
+        if dtype is None or dtype not in FLOATS:
+            known = ", ".join(FLOATS)
             self.fail(f"'{value}' is no floating dtype (write one of {known}, or torch's name, as float16)", param, ctx)
         return dtype
 

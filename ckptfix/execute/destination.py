@@ -15,7 +15,7 @@ from typing import Literal
 
 from ckptfix.errors import InvalidCall, OutputExists, WriteFailed
 from ckptfix.execute.atomic import refuse_existing
-from ckptfix.formats import output_format
+from ckptfix.formats import list_formats, output_format
 from ckptfix.formats.base import Format, is_folder
 from ckptfix.formats.distributed_file import DistributedFile
 from ckptfix.tensors import TensorSpec
@@ -155,7 +155,8 @@ def make_folder(destination: Destination) -> bool:
 
 
 def _is_written(path: Path) -> bool:
-    return any(path.name.endswith(suffix) for suffix in (".safetensors", ".pth", ".pt", ".bin"))
+    """Tell a name that stands for one file."""
+    return any(path.suffix in known.suffixes for known in list_formats())
 
 
 def _shards_of(index: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ckptfix.digest import hash_chunks, hash_text
@@ -30,9 +30,8 @@ class Finished:
     def __init__(self, destination: Destination, parts: Sequence[Part], digest: str) -> None:
         self._destination = destination
         self._folder = destination.last.parent
-        self._output = _prefix(destination)
         self._paths = {
-            part.name: self._folder / f"{self._output}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
+            part.name: self._folder / f"{_prefix(destination)}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
             for number, part in enumerate(parts)
         }
 
@@ -56,10 +55,7 @@ class Finished:
 
     def discard_others(self) -> None:
         """Remove what other runs to the same output have left, since the lock says that they have ended."""
-        for path in self._folder.glob(f"{self._output}*"):
-            if path not in self._paths.values():
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        discard_parts(self._destination, keep=self._paths.values())
 
     def refuse_taken(self, *, replace: bool) -> None:
         """Raise OutputExists where a file's name is taken, but by what an interrupted run had put there."""
@@ -118,11 +114,12 @@ class Finished:
             raise write_error(self._destination.last, error) from error
 
 
-def discard_parts(destination: Destination) -> None:
+def discard_parts(destination: Destination, keep: Collection[Path] = ()) -> None:
     """Remove what interrupted runs have finished of a set. Only for who holds the lock of the output."""
     for path in destination.last.parent.glob(f"{_prefix(destination)}*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if path not in keep:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _prefix(destination: Destination) -> str:

@@ -38,9 +38,9 @@ def find_doubts(found: Inference, have: Manifest, want: Manifest) -> Iterator[Do
     yield _shifted(found, have, want)
     yield from _merged(have, want)
     yield _torn(found, have)
-    yield _exchanged(found, want)
-    yield from _parted(found, have, want)
-    yield _unnamed(found, want)
+    yield _listed(find_exchanged(found.links, want))
+    yield _listed(find_parted(found, have, want))
+    yield _listed(find_unnamed(found.links, want))
     yield from _other_end(found, have, want)
     yield _alone(found)
 
@@ -185,23 +185,9 @@ def _torn(found: Inference, have: Manifest) -> Doubt:
     return why
 
 
-def _exchanged(found: Inference, want: Manifest) -> Doubt:
-    """Doubt a head that would become that of another task."""
-    exchanged = find_exchanged(found.links, want)
-    return lambda link: {key: Open(exchanged[key]) for key in link.target_keys if key in exchanged}
-
-
-def _parted(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:
-    """Doubt a norm or a bias that parts from the weight that it goes with."""
-    if found.reads:
-        parted = find_parted(found, have, want)
-        yield lambda link: {key: Open(parted[key]) for key in link.target_keys if key in parted}
-
-
-def _unnamed(found: Inference, want: Manifest) -> Doubt:
-    """Doubt equal modules of which no name tells which is which."""
-    unnamed = find_unnamed(found.links, want)
-    return lambda link: {key: unnamed[key] for key in link.target_keys if key in unnamed}
+def _listed(reasons: Mapping[str, Open]) -> Doubt:
+    """Doubt the target keys that have a reason."""
+    return lambda link: {key: reasons[key] for key in link.target_keys if key in reasons}
 
 
 def _other_end(found: Inference, have: Manifest, want: Manifest) -> Iterator[Doubt]:

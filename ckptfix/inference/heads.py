@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from ckptfix.inference.lexicon import concept, likeness
-from ckptfix.inference.link import Link
+from ckptfix.inference.link import Link, Open
 from ckptfix.inference.names import read_name
 from ckptfix.tensors import Manifest
 
@@ -16,22 +16,21 @@ _PLAIN = {"classifier", "class", "linear", "out", "embed", "final", "project", "
 """What any head may be called."""
 
 
-def find_exchanged(links: Iterable[Link], want: Manifest) -> dict[str, str]:
+def find_exchanged(links: Iterable[Link], want: Manifest) -> dict[str, Open]:
     """Find heads that would become those of another task, though the rest keeps its names: target key to reason.
 
     `gender.weight` has the shape of `smile.weight`, and is not what it should start from.
     """
-    single = [link for link in links if len(link.source_keys) == len(link.target_keys) == 1]
-    pairs = [(link.source_keys[0], link.target_keys[0]) for link in single]
+    pairs = [link.pair for link in links if link.pair]
     kept = sum(f".{source}".endswith(f".{target}") for source, target in pairs)
     if kept < _LEAST_KEPT * len(pairs):
         return {}
-    found: dict[str, str] = {}
+    found: dict[str, Open] = {}
     for source, target in pairs:
         (_, one), (before, other) = _unlike(source, target), _unlike(target, source)
         is_repeated = any(part.isdigit() for part in before.split("."))  # no head is in each of several blocks
         if not is_repeated and _are_unlike(one, other) and _is_output(f"{before}{other}.", want):
-            found[target] = f"'{one}' and '{other}' may be heads of different tasks, of one shape by chance"
+            found[target] = Open(f"'{one}' and '{other}' may be heads of different tasks, of one shape by chance")
     return found
 
 

@@ -59,6 +59,13 @@ class Link:
         return cls((Term.of(source),), (Term.of(target),), confidence=confidence, why=why, evidence=evidence)
 
     @property
+    def pair(self) -> tuple[str, str] | None:
+        """The source key and the target key, where there is one of each."""
+        if len(self.source_keys) != 1 or len(self.target_keys) != 1:
+            return None
+        return self.source_keys[0], self.target_keys[0]
+
+    @property
     def source_keys(self) -> tuple[str, ...]:
         """All source keys, in the order of the layout."""
         return tuple(key for term in self.sources for key in term.keys)

@@ -22,8 +22,7 @@ def find_unnamed(links: Iterable[Link], want: Manifest) -> dict[str, Open]:
     An actor and a critic of one width may be defined in any order; so may the two eyes of a network. Modules of
     repeated blocks are left to the parts that they play there.
     """
-    single = (link for link in links if len(link.source_keys) == len(link.target_keys) == 1)
-    sources = {link.target_keys[0]: link.source_keys[0] for link in single}
+    sources = {link.pair[1]: link.pair[0] for link in links if link.pair}
     found: dict[str, Open] = {}
     for siblings in _find_siblings(want):
         paths = {head: path for head, keys in siblings.items() if (path := _common(sources, keys))}

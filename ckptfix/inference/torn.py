@@ -21,20 +21,20 @@ class Torn:
         self._have = have
         self._votes: tuple[dict[tuple[str, str], Counter[str]], ...] = {}, {}
         for link in links:
-            if len(link.source_keys) == len(link.target_keys) == 1:
-                numel = have[link.source_keys[0]].numel
-                for source in blocks_of(link.source_keys[0]):
-                    for target in blocks_of(link.target_keys[0]):
+            if link.pair is not None:
+                numel = have[link.pair[0]].numel
+                for source in blocks_of(link.pair[0]):
+                    for target in blocks_of(link.pair[1]):
                         self._votes[0].setdefault((source, template(target)), Counter())[target] += numel
                         self._votes[1].setdefault((target, template(source)), Counter())[source] += numel
 
     def find_other(self, link: Link) -> str | None:
         """Give the tensor that would come instead, were the block not torn; None where it is not."""
-        if len(link.source_keys) != 1 or len(link.target_keys) != 1:
+        if link.pair is None:
             return None
-        key = link.source_keys[0]
+        key, made = link.pair
         for source in blocks_of(key):
-            for target in blocks_of(link.target_keys[0]):
+            for target in blocks_of(made):
                 usual = _usual(self._votes[1], target, source)
                 elsewhere = _usual(self._votes[0], source, target)
                 if usual and elsewhere and self._fits(other := usual + key[len(source) :], key):

@@ -9,10 +9,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from ckptfix.expr import Cast as CastExpr
 from ckptfix.expr import Expr
 from ckptfix.rules.base import Edit, Example, Inverse, Patterns, Rule, Scope, edit_each, lossy
-from ckptfix.tensors import DType
+from ckptfix.tensors import FLOATS, DType
 
-_FLOATS = [str(dtype) for dtype in DType if dtype.kind == "float" and dtype.torch_name and dtype.bits >= 8]
-
+_NAMES = ", ".join(FLOATS)
 
 _WIDER = {
     DType.F16: (DType.F32, DType.F64),
@@ -24,8 +23,8 @@ _WIDER = {
 
 def _read_dtype(value: object) -> DType:
     dtype = DType.from_text(str(value))
-    if dtype is None or str(dtype) not in _FLOATS:
-        raise ValueError(f"'{value}' is no floating dtype; known: {', '.join(_FLOATS)}")
+    if dtype is None or dtype not in FLOATS:
+        raise ValueError(f"'{value}' is no floating dtype; known: {_NAMES}")
     return dtype
 
 
@@ -38,7 +37,7 @@ class Cast(Rule):
 
     op: Literal["cast"]
     keys: Patterns = Field(description="Patterns of the keys to change.")
-    dtype: FloatDType = Field(description=f"One of {', '.join(_FLOATS)}, or torch's name for it.")
+    dtype: FloatDType = Field(description=f"One of {_NAMES}, or torch's name for it.")
 
     examples = (
         Example(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -51,6 +53,22 @@ def spawn(
         timeout=120,
         check=False,
     )
+
+
+def start_replacing(source: Path, out: Path, old: bytes) -> subprocess.Popen[str]:
+    """Start to replace an old file by an adapted one; give the process once it has begun to write."""
+    out.write_bytes(old)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job of a shell may ignore it
+    )
+    while len(list(out.parent.iterdir())) == 1 and process.poll() is None:
+        time.sleep(0.002)
+    return process
 
 
 def save_net(path: Path, classes: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .running import ROOT, call, spawn
+from .running import ROOT, call, spawn, start_replacing
 
 HOSTILE = "evil\x1b]0;owned\x07\x1b[2J\u202e\nerror: fake"
 """A key that would retitle the window, clear the screen, turn the text around and forge a line."""
@@ -161,17 +161,7 @@ def test_an_interrupt_leaves_the_old_file_whole(name: str, sent: signal.Signals,
 
 def interrupted(source: Path, out: Path, sent: signal.Signals) -> subprocess.CompletedProcess[str]:
     """Send a signal to an adapt that has begun to write."""
-    out.write_bytes(b"the old file")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job of a shell may ignore it
-    )
-    while len(list(out.parent.iterdir())) == 1 and process.poll() is None:
-        time.sleep(0.01)
+    process = start_replacing(source, out, b"the old file")
     time.sleep(0.1)
     process.send_signal(sent)
     stdout, stderr = process.communicate(timeout=60)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.running import start_replacing
 from tests.trust import record
 
 from .soak import SOAK
@@ -31,28 +32,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[str]:
-    """Start to replace an old file; give the process once it has begun to write."""
-    out.write_bytes(OLD)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job of a shell may ignore it
-    )
-    while len(list(out.parent.iterdir())) == 1 and process.poll() is None:
-        time.sleep(0.002)
-    return process
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_at_a_random_moment(sent: signal.Signals, source: Path, tmp_path: Path) -> None:
     out, moments = tmp_path / "out.pth", random.Random(sent)
     seen: Counter[str] = Counter()
     while seen["interrupted"] < TRIES and seen.total() < 5 * TRIES:
-        process = start(source, out)
+        process = start_replacing(source, out, OLD)
         time.sleep(moments.uniform(0, 0.2))
         process.send_signal(sent)
         stdout, stderr = process.communicate(timeout=60)
@@ -73,7 +58,7 @@ def test_one_signal_at_a_random_moment(sent: signal.Signals, source: Path, tmp_p
 def test_many_signals_at_once(source: Path, tmp_path: Path) -> None:
     """A second one may stop the cleaning up, never tear the output; the next run removes what is left."""
     out = tmp_path / "out.pth"
-    process = start(source, out)
+    process = start_replacing(source, out, OLD)
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)
@@ -90,7 +75,7 @@ def test_many_signals_at_once(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_does_not_stop_the_writing(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path / "out.pth")
+    process = start_replacing(source, tmp_path / "out.pth", OLD)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(60) == 0

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.trust import record
-
+from .counting import count_kills
 from .soak import SOAK
 
-ROOT = Path(__file__).parents[2]
 KILLS = 500 if SOAK else 50
 LAYERS = 15
 WIDTH = 1024
@@ -40,17 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["out.safetensors", "out.pth"])
 def test_a_killed_run_leaves_the_old_file_or_the_new_one(name: str, folder: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.durability.killing", str(folder), name, str(KILLS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    seen = json.loads(ran.stdout)
-    record(f"kills-{name}", **{word.replace(" ", "_"): number for word, number in seen.items()})
+    seen = count_kills("killing", folder, name, KILLS)
     assert "torn" not in seen and seen["old"] + seen.get("new", 0) == KILLS
     assert seen["more than one file"] == 0
     assert seen["files after the next run"] == 1 and seen["the next run wrote the new file"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ckptfix.errors import UnsupportedOutput
 from ckptfix.formats.distributed.metadata import ATTRIBUTE, Item
+from ckptfix.formats.pickle.writer import PickleWriter, name_in_torch
 from ckptfix.tensors import TensorSpec
 
 _METADATA = "torch.distributed.checkpoint.metadata"
@@ -64,13 +64,12 @@ def emit_metadata(
 
 
 def _tensor(out: _Emitter, key: str, spec: TensorSpec) -> None:
-    if spec.dtype.torch_name is None or spec.dtype.bits < 8:
-        raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which torch cannot save", hint="write .safetensors")
+    dtype = name_in_torch(key, spec)
     out.begin(_METADATA, "TensorStorageMetadata")
     out.text("properties")
     out.name(_METADATA, "TensorProperties")
     out.put(b")\x81(")
-    out.name("torch", spec.dtype.torch_name)
+    out.name("torch", dtype)
     out.name("torch.serialization", "_get_layout")
     out.text("torch.strided")
     out.put(b"\x85R\x89")
@@ -95,7 +94,7 @@ def _place(out: _Emitter, key: str, spec: TensorSpec, item: Item) -> None:
     out.text("fqn")
     out.text(key)
     out.text("index")
-    out.integer(0)
+    out.long(0)
     out.text("offset")
     out.size((0,) * len(spec.shape))
     out.end()
@@ -103,49 +102,26 @@ def _place(out: _Emitter, key: str, spec: TensorSpec, item: Item) -> None:
     out.text("relative_path")
     out.text(item.file)
     out.text("offset")
-    out.integer(item.offset)
+    out.long(item.offset)
     out.text("length")
-    out.integer(item.nbytes)
+    out.long(item.nbytes)
     out.end()
 
 
-class _Emitter:
-    """Opcodes of a pickle. A global is named once and then remembered."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self._memo: dict[tuple[str, str], int] = {}
-
-    def put(self, data: bytes) -> None:
-        self.parts.append(data)
-
-    def name(self, module: str, name: str) -> None:
-        if (module, name) in self._memo:
-            self.put(b"h" + self._memo[module, name].to_bytes(1, "little"))
-            return
-        number = self._memo.setdefault((module, name), len(self._memo))
-        self.put(f"c{module}\n{name}\n".encode() + b"q" + number.to_bytes(1, "little"))
-
+class _Emitter(PickleWriter):
     def begin(self, module: str, name: str) -> None:
         """Make an object and open its attributes: names and values follow, then `end`."""
         self.name(module, name)
         self.put(b")\x81}(")
 
     def end(self) -> None:
+        """Close the attributes of an object."""
         self.put(b"ub")
-
-    def text(self, value: str) -> None:
-        data = value.encode("utf-8", "surrogatepass")
-        self.put(b"X" + len(data).to_bytes(4, "little") + data)
-
-    def integer(self, value: int) -> None:
-        data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-        self.put(b"\x8a" + len(data).to_bytes(1, "little") + data)
 
     def size(self, extents: tuple[int, ...]) -> None:
         """Make a torch.Size."""
         self.name("torch", "Size")
         self.put(b"((")
         for extent in extents:
-            self.integer(extent)
+            self.long(extent)
         self.put(b"ttR")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from ckptfix.errors import UnsupportedOutput
 from ckptfix.formats.base import Frame, Slot, contiguous_stride
+from ckptfix.formats.pickle.writer import PickleWriter, name_in_torch
 from ckptfix.tensors import DType, TensorSpec
 
 _STORAGES = {
@@ -42,15 +42,11 @@ def emit(frame: Frame, tensors: Mapping[str, TensorSpec], storages: Mapping[str,
     return b"".join(emitter.parts)
 
 
-class _Emitter:
+class _Emitter(PickleWriter):
     def __init__(self, tensors: Mapping[str, TensorSpec], storages: Mapping[str, str]) -> None:
-        self.parts: list[bytes] = []
+        super().__init__()
         self._tensors = tensors
         self._storages = storages
-        self._memo: dict[tuple[str, str], int] = {}
-
-    def put(self, data: bytes) -> None:
-        self.parts.append(data)
 
     def value(self, frame: Frame) -> None:
         match frame:
@@ -83,18 +79,13 @@ class _Emitter:
                     self.value(part)
                 self.put(b"t")
 
-    def text(self, value: str) -> None:
-        data = value.encode("utf-8", "surrogatepass")
-        self.put(b"X" + len(data).to_bytes(4, "little") + data)
-
     def integer(self, value: int) -> None:
         if 0 <= value < 1 << 8:
             self.put(b"K" + value.to_bytes(1, "little"))
         elif -1 << 31 <= value < 1 << 31:
             self.put(b"J" + value.to_bytes(4, "little", signed=True))
         else:
-            data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-            self.put(b"\x8a" + len(data).to_bytes(1, "little") + data)
+            self.long(value)
 
     def integers(self, values: tuple[int, ...]) -> None:
         self.put(b"(")
@@ -102,19 +93,10 @@ class _Emitter:
             self.integer(value)
         self.put(b"t")
 
-    def name(self, module: str, name: str) -> None:
-        """Name a global; the second time by reference."""
-        if (module, name) in self._memo:
-            self.put(b"h" + self._memo[module, name].to_bytes(1, "little"))
-            return
-        number = self._memo.setdefault((module, name), len(self._memo))
-        self.put(f"c{module}\n{name}\n".encode() + b"q" + number.to_bytes(1, "little"))
-
     def tensor(self, key: str, spec: TensorSpec, storage: str) -> None:
         """Call the rebuild function on (storage, offset, size, stride, requires_grad, hooks[, dtype])."""
         typed = _STORAGES.get(spec.dtype)
-        if spec.dtype.torch_name is None or spec.dtype.bits < 8:
-            raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which torch cannot save", hint="write .safetensors")
+        dtype = name_in_torch(key, spec)
         self.name("torch._utils", "_rebuild_tensor_v2" if typed else "_rebuild_tensor_v3")
         self.put(b"((")
         self.text("storage")
@@ -132,5 +114,5 @@ class _Emitter:
         self.name("collections", "OrderedDict")
         self.put(b")R")
         if not typed:
-            self.name("torch", spec.dtype.torch_name)
+            self.name("torch", dtype)
         self.put(b"tR")

@@ -98,9 +98,9 @@ def _counterparts(links: Iterable[Link], have: Manifest) -> dict[str, str]:
     prefix = "".join(wrapper_prefixes(have))
     found: dict[str, set[str]] = {}
     for link in links:
-        if len(link.source_keys) == len(link.target_keys) == 1:
-            path = module_of(link.source_keys[0].removeprefix(prefix))
-            found.setdefault(module_of(link.target_keys[0]), set()).add(path)
+        if link.pair is not None:
+            source, target = link.pair
+            found.setdefault(module_of(target), set()).add(module_of(source.removeprefix(prefix)))
     return {path: others.pop() for path, others in found.items() if len(others) == 1}
 
 

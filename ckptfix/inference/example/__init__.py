@@ -170,11 +170,7 @@ def _link_parts(found: _Found) -> None:
 
 def _names(found: _Found) -> Names:
     """Learn from the links of one tensor to one."""
-    pairs = [
-        (link.source_keys[0], link.target_keys[0])
-        for link in found.links
-        if len(link.source_keys) == len(link.target_keys) == 1
-    ]
+    pairs = [link.pair for link in found.links if link.pair]
     return Names.learn(pairs, list(found.sides.have), list(found.sides.want))
 
 
