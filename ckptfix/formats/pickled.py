@@ -8,6 +8,7 @@ spells bytes as text with escapes: they are decoded on opening, up to a mebibyte
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ckptfix.errors import MalformedFile
@@ -16,8 +17,10 @@ from ckptfix.formats.pickle import WITH_ARRAYS, Machine, Stream, is_legacy, list
 
 _BEGINNINGS = (
     *(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5)),
-    *(b"}q", b"(dp", b"]q", b"(lp", b"ccollections\nOrderedDict\n"),
+    *(b"}q", b"(dp", b"]q", b"(lp"),
 )
+_NAME = re.compile(rb"\(?c[\w.]+\n[\w.]+\n[()\]}pqNSUVX.]")
+"""What protocols 0 and 1 make of a class, and what follows it: its arguments or the memo."""
 
 
 class Pickled(Format):
@@ -26,8 +29,9 @@ class Pickled(Format):
     name = "pickle"
 
     def recognises(self, head: bytes, path: Path) -> bool:
-        """Tell by the protocol, or the container that protocol 0 or 1 begins; a safetensors length may look so too."""
-        return head.startswith(_BEGINNINGS) and head[4:9] != b"\0\0\0\0{" and not is_legacy(head)
+        """Tell by the protocol, or by what begins in protocol 0 or 1; a safetensors length may look so too."""
+        begins = head.startswith(_BEGINNINGS) or _NAME.match(head) is not None
+        return begins and head[4:9] != b"\0\0\0\0{" and not is_legacy(head)
 
     def open(self, path: Path) -> Contents:
         """Run the pickle as data, leaving the weights where they are."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptfix.formats import Opaque
+from ckptfix.formats.audit import Audit
 from ckptfix.formats.pickle.values import Global
 from ckptfix.report.text import table
 
@@ -52,9 +53,9 @@ def list_names(opaque: Sequence[tuple[str, Opaque]]) -> list[Named]:
     ]
 
 
-def show_security(opaque: Sequence[tuple[str, Opaque]]) -> Iterator[str]:
+def show_security(audit: Audit) -> Iterator[str]:
     """List the names for people."""
-    names = list_names(opaque)
+    names = list_names(audit.opaque)
     if names:
         yield "unpickling would have called, and ckptfix did not:"
         yield from table(
@@ -66,6 +67,20 @@ def show_security(opaque: Sequence[tuple[str, Opaque]]) -> Iterator[str]:
             )
             for one in names
         )
+    elif audit.refusal:
+        yield "no name was found before the fault for which the file is refused"
     else:
         yield "unpickling would call nothing but the constructors of tensors and containers"
+    yield from audit.notes
     yield NO_PROOF
+
+
+def security_document(audit: Audit) -> dict[str, Any]:
+    """Give the document of `inspect --security --json`."""
+    return {
+        "schema_version": 1,
+        "opaque": [one.to_json() for one in list_names(audit.opaque)],
+        "notes": list(audit.notes),
+        "note": NO_PROOF,
+        "errors": [audit.refusal.to_json()] if audit.refusal else [],
+    }

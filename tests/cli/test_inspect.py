@@ -114,7 +114,7 @@ def test_security(capsys: pytest.CaptureFixture[str]) -> None:
     assert "posix.system" in shown and "at extra" in shown
     document = json.loads(answer(capsys, FIXTURES / "hostile.pth", "--security", "--json"))
     row = {"name": "posix.system", "called": True, "times": 1, "place": "extra", "places": ["extra"]}
-    assert document == {"schema_version": 1, "opaque": [row], "note": NO_PROOF}
+    assert document == {"schema_version": 1, "opaque": [row], "notes": [], "note": NO_PROOF, "errors": []}
     assert shown.splitlines()[-1] == NO_PROOF
     harmless = answer(capsys, FIXTURES / "zip.pth", "--security").splitlines()
     assert harmless == ["unpickling would call nothing but the constructors of tensors and containers", NO_PROOF]

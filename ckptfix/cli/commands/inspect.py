@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo_lines, print_json, show_note
+from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
 from ckptfix.errors import InvalidCall
-from ckptfix.formats import Checkpoint, open_checkpoint, open_contents, split_select, wrapper_prefixes
+from ckptfix.formats import Checkpoint, open_checkpoint, split_select, wrapper_prefixes
 from ckptfix.tensors import Manifest
 
 
@@ -35,13 +35,12 @@ def command(
     shapes: bool,
     output: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Show the tensors of a checkpoint, or the modules of a target.
 
     SOURCE is a file (FILE#PATH for one of several state dicts) or a target such as timm:resnet18. Headers only are
     read, unless --stats is given; nothing of the file is run.
     """
-    from ckptfix.report import security as report
     from ckptfix.report import text
     from ckptfix.targets import is_target, resolve
 
@@ -65,15 +64,9 @@ def command(
             print_json(shown.to_json() | {"target": source})
         else:
             echo_lines(text.show_modules(target.manifest, keys))
-        return
+        return 0
     if security:
-        opaque = open_contents(split_select(source)[0]).opaque
-        if as_json:
-            rows = [one.to_json() for one in report.list_names(opaque)]
-            print_json({"schema_version": 1, "opaque": rows, "note": report.NO_PROOF})
-        else:
-            echo_lines(report.show_security(opaque))
-        return
+        return _show_security(split_select(source)[0], as_json=as_json)
     checkpoint = open_checkpoint(source)
     for note in checkpoint.remarks:
         show_note(note)
@@ -88,6 +81,22 @@ def command(
         echo_lines(text.show_modules(checkpoint.manifest, keys))
     else:
         echo_lines(text.show_checkpoint(checkpoint, keys, wrapper_prefixes(checkpoint.tensors)))
+    return 0
+
+
+def _show_security(path: Path, *, as_json: bool) -> int:
+    from ckptfix.formats.audit import audit_file
+    from ckptfix.report.security import security_document, show_security
+
+    audit = audit_file(path)
+    if as_json:
+        print_json(security_document(audit))
+    else:
+        echo_lines(show_security(audit))
+    if audit.refusal is None:
+        return 0
+    show_error(audit.refusal)
+    return audit.refusal.exit_code
 
 
 def _keys(manifest: Manifest, glob: str | None) -> list[str]:

@@ -83,8 +83,6 @@ def read_directory(file: File) -> dict[str, Entry]:
     the directory is missing.
     """
     count, offset, nbytes = _find_directory(file)
-    if count > MAX_ENTRIES or nbytes > MAX_DIRECTORY:
-        raise LimitExceeded(f"the zip directory has {count} entries in {nbytes} bytes")
     entries: dict[str, Entry] = {}
     folded: set[bytes] = set()
     for entry in _read_central(file, file.read(offset, nbytes), offset):
@@ -104,6 +102,12 @@ def read_directory(file: File) -> dict[str, Entry]:
     if ordered and ordered[-1].offset + ordered[-1].stored_nbytes > offset:
         raise MalformedFile(f"the entry {ordered[-1].name!r} runs into the zip directory")
     return entries
+
+
+def iter_entries(file: File) -> Iterator[Entry]:
+    """Give the entries as the directory lists them, each checked against its local header but not against others."""
+    _, offset, nbytes = _find_directory(file)
+    return _read_central(file, file.read(offset, nbytes), offset)
 
 
 def _find_directory(file: File) -> tuple[int, int, int]:
@@ -134,6 +138,8 @@ def _find_directory(file: File) -> tuple[int, int, int]:
         raise MalformedFile("is one part of a zip archive of several")
     if offset + nbytes != end:
         raise MalformedFile(f"the zip directory lies at {offset} to {offset + nbytes}, its end record at {end}")
+    if count > MAX_ENTRIES or nbytes > MAX_DIRECTORY:
+        raise LimitExceeded(f"the zip directory has {count} entries in {nbytes} bytes")
     return count, offset, nbytes
 
 
