@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
 from ckptfix.execute.evaluate import from_bytes
 from ckptfix.formats import WHOLE, Checkpoint, Reader
-from ckptfix.proof.finding import one_line
+from ckptfix.proof.finding import first_keys, one_line
 
 _FORMATS = ("safetensors", "torch zip", "torch legacy")
 """What safetensors reads, and torch without unpickling what it does not know."""
+
+_LETTERS = 80
+"""Characters of a name that are shown."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def reload(checkpoint: Checkpoint) -> Reloaded:
     found: dict[str, Tensor] = {}
     shards = sorted(checkpoint.files) if checkpoint.format.startswith("sharded ") else [checkpoint.path]
     for path in shards:
-        loaded = _load_file(path) if checkpoint.format.endswith("safetensors") else _torch_load(path)
+        loaded = _load_file(path) if checkpoint.format.endswith("safetensors") else _torch_load(path, checkpoint)
         if isinstance(loaded, str):
             return Reloaded(read_tensors(checkpoint), loaded)
         found |= dict(_flatten(loaded, ""))
@@ -60,10 +64,14 @@ def _load_file(path: Path) -> dict[str, Tensor] | str:
         return f"safetensors refuses the file, ckptfix read it: {one_line(error)}"
 
 
-def _torch_load(path: Path) -> object:
-    """Give what a file of torch holds, or say why torch refuses it."""
+def _torch_load(path: Path, checkpoint: Checkpoint) -> object:
+    """Give what a file of torch holds, or say why torch refuses it: without its advice to unpickle the file."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        names = list(dict.fromkeys(str(value)[:_LETTERS] for _, value in checkpoint.opaque))
+        for_what = f", which would call {first_keys(names)}" if names else ""
+        return f"torch.load(weights_only=True) refuses the file{for_what}: ckptfix read it, and calls nothing"
     except Exception as error:  # noqa: BLE001  what torch happens to raise on a damaged file; ckptfix reads it then
         return f"torch.load refuses the file, ckptfix read it: {one_line(error)}"
 

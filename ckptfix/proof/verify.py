@@ -40,6 +40,7 @@ class VerifyDocument(TypedDict):
     values: bool | None
     forward: bool | None
     parity: ParityDocument | None
+    untried: list[str]
     at_initialisation: list[str]
     problems: list[str]
     notes: list[str]
@@ -62,8 +63,14 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """Whether nothing failed. Not all needs to have been tried."""
         return not self.problems
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """What could not be tried, of the proofs that are always wanted: a strict load always can."""
+        proofs = {"values": self.values, "forward pass": self.forward}
+        return tuple(name for name, passed in proofs.items() if passed is None)
 
     def to_json(self) -> VerifyDocument:
         """Give the document of `verify --json`."""
@@ -80,6 +87,7 @@ class Verification:
             "values": self.values,
             "forward": self.forward,
             "parity": parity,
+            "untried": list(self.untried),
             "at_initialisation": list(self.at_initialisation),
             "problems": list(self.problems),
             "notes": [*self.remarks, *self.notes],

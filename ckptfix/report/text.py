@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WIDEST = 60
 _MOST_ROWS = 40
+_PROOFS = (("strict_load", "strict load"), ("values", "values"), ("forward", "forward pass"))
 
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -213,7 +214,7 @@ def show_plan(plan: Plan) -> Iterator[str]:
 def show_proofs(document: Mapping[str, object]) -> Iterator[str]:
     """Show the document of `verify --json`."""
     words = {True: "yes", False: "NO", None: "not tried"}
-    for name, title in (("strict_load", "strict load"), ("values", "values"), ("forward", "forward pass")):
+    for name, title in _PROOFS:
         yield f"{title:14}{words[document[name]]}"  # type: ignore[index]  # the three are bool or None
     parity = document["parity"]
     if isinstance(parity, dict):
@@ -226,7 +227,13 @@ def show_proofs(document: Mapping[str, object]) -> Iterator[str]:
             yield f"{title}: {', '.join(lines[:6])}{', ...' if len(lines) > 6 else ''}"
         elif name != "at_initialisation":
             yield from (f"{title}: {line}" for line in lines)
-    yield "verified" if document["ok"] else "not verified"
+    untried = document["untried"]
+    assert isinstance(untried, list)
+    if document["ok"] and untried:
+        tried = [title for _, title in _PROOFS if title not in untried]
+        yield f"nothing failed: verified {' and '.join(tried)}; not verified, since not tried: {' and '.join(untried)}"
+    else:
+        yield "verified" if document["ok"] else "not verified"
 
 
 def show_finetune(document: Mapping[str, object]) -> Iterator[str]:

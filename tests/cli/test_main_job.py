@@ -80,6 +80,7 @@ def test_the_adapted_file_is_verified(
         "values": True,
         "forward": True,
         "parity": None,
+        "untried": [],
         "at_initialisation": HEAD,
         "problems": [],
         "notes": [],

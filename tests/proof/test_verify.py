@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ckptfix import adapt, verify
+from ckptfix.cli.main import run
 from ckptfix.errors import CkptfixError, UnmatchedPattern
 from ckptfix.formats import open_checkpoint
 from ckptfix.proof.verify import Verification
@@ -45,6 +46,7 @@ def test_a_sound_file(case: Case) -> None:
             "values": True,
             "forward": True,
             "parity": None,
+            "untried": [],
             "at_initialisation": ["head.weight", "head.bias"],
             "problems": [],
             "notes": [],
@@ -144,7 +146,7 @@ def test_nan_weights_fail_the_forward_pass(case: Case) -> None:
 def test_values_cannot_be_checked_without_digests(case: Case) -> None:
     plain = save_plain(read(case.out), case.out.with_stem("plain"))
     found = verify(plain, case.target, input_shape=case.shape)
-    assert (found.ok, found.values) == (True, None)
+    assert (found.ok, found.values, found.untried) == (True, None, ("values",))
     assert found.notes == ("no receipt: the values were not checked (give --source and -r)",)
     assert found.at_initialisation == ("head.weight", "head.bias")
     adapt(case.source, case.target, case.out, case.recipe, existing="replace", digests="none")
@@ -153,9 +155,24 @@ def test_values_cannot_be_checked_without_digests(case: Case) -> None:
     assert by_source(case).values is True
 
 
+def test_what_was_not_tried_is_not_called_verified(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = save_plain(read(case.out), case.out.with_stem("plain"))
+    shape = ",".join(map(str, case.shape))
+    ends = {
+        (case.out, "--input", shape): "verified",
+        (plain, "--input", shape): "verified strict load and forward pass; not verified, since not tried: values",
+        (plain,): "verified strict load; not verified, since not tried: values and forward pass",
+        (case.out,): "verified strict load and values; not verified, since not tried: forward pass",
+    }
+    for (out, *options), end in ends.items():
+        assert run(["verify", str(out), case.target, *options]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.removeprefix("nothing failed: ") == end
+
+
 def test_without_an_input_shape_the_forward_pass_is_not_tried(case: Case) -> None:
     found = verify(case.out, case.target)
-    assert (found.ok, found.forward) == (True, None)
+    assert (found.ok, found.forward, found.untried) == (True, None, ("forward pass",))
     assert found.notes == ("no forward pass: the input's shape is unknown (give --input, as in --input 1,3,224,224)",)
 
 
@@ -215,7 +232,10 @@ def test_a_source_that_torch_refuses_is_read_by_ckptfix_and_noted(case: Case, fo
         del sys.modules["elsewhere"]
     found = verify(case.out, case.target, source=folder / "odd.pth", recipe=case.recipe, input_shape=case.shape)
     assert (found.ok, found.values) == (True, True)
-    assert len(found.notes) == 1 and found.notes[0].startswith("torch.load refuses the file, ckptfix read it: ")
+    assert found.notes == (
+        "torch.load(weights_only=True) refuses the file, which would call elsewhere.Config: "
+        "ckptfix read it, and calls nothing",
+    )
 
 
 def test_what_neither_library_can_hold_is_a_plain_error(folder: Path) -> None:

@@ -33,7 +33,10 @@ def command(
 ) -> int:
     """Prove OUTPUT against TARGET: its values, a strict load, a finite forward pass.
 
-    Without --source the values are held against the digests of the file's own receipt.
+    Without --source the values are held against the digests of the file's own receipt. Where there are none, or no
+    input is known to run, the last line says what was not tried.
+
+    Exit status: 0 where nothing that was tried failed, 1 where something did.
     """
     from ckptfix import api
     from ckptfix.report import text
