@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 Shape = tuple[int, ...]
@@ -150,12 +151,12 @@ class TensorSpec:
     shape: Shape
     dtype: DType
 
-    @property
+    @cached_property
     def numel(self) -> int:
         """The number of elements; 1 for a 0-d tensor."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """The bytes of the tensor laid out contiguously; sub-byte elements are packed."""
         return (self.numel * self.dtype.bits + 7) // 8

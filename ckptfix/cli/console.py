@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any, Protocol, TextIO
 
 import click
@@ -16,6 +17,9 @@ from ckptfix.errors import CkptfixError, WriteFailed
 
 _ANSWERS: ContextVar[TextIO | None] = ContextVar("_ANSWERS", default=None)
 """The real stdout, while a command keeps it for its answer."""
+
+_BLOCK = 1000
+"""Lines that are written at once."""
 
 
 @contextmanager
@@ -31,6 +35,8 @@ def keep_stdout() -> Iterator[None]:
 
 def clean(text: str) -> str:
     """Escape what a terminal would obey or hide, line ends too: keys come from strangers' files."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -40,9 +46,10 @@ def echo(text: str) -> None:
 
 
 def echo_lines(lines: Iterable[str]) -> None:
-    """Write lines to stdout."""
-    for line in lines:
-        echo(line)
+    """Write lines to stdout, many at once."""
+    rest = map(clean, lines)
+    while block := [*islice(rest, _BLOCK)]:
+        _write_line("\n".join(block), _ANSWERS.get() or sys.stdout)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -7,9 +7,11 @@ file may get wrong is found here, without reading a tensor.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnsupportedOutput
 from ckptfix.formats.base import (
@@ -17,6 +19,7 @@ from ckptfix.formats.base import (
     File,
     FileLayout,
     Format,
+    Node,
     Pairs,
     Storage,
     TensorRef,
@@ -26,7 +29,7 @@ from ckptfix.formats.base import (
     read_json_object,
 )
 from ckptfix.formats.base.json_object import decode_json
-from ckptfix.tensors import DType, TensorSpec
+from ckptfix.tensors import DType, Shape, TensorSpec
 
 MAX_HEADER = 100_000_000
 """Bytes of the JSON header: the limit of the safetensors library itself."""
@@ -55,10 +58,14 @@ class Safetensors(Format):
             header = _parse(file.read(8, length))
             available = file.size - 8 - length
         metadata = _check_metadata(header.pop("__metadata__", {}))
-        spans = {key: _Span.read(key, entry) for key, entry in header.items()}
+        spans = _read_spans(header)
         _check_tiling(spans, available)
-        root = Pairs([(key, span.place(path, 8 + length)) for key, span in spans.items()])
-        return Contents(path, self.name, root, metadata)
+        start = 8 + length
+        tensors: list[tuple[Node, Node]] = [
+            (key, TensorRef(spec, Storage(path, start + begin, nbytes, nbytes), 0, stride))
+            for begin, _, key, (spec, nbytes, stride) in spans
+        ]
+        return Contents(path, self.name, Pairs(tensors), metadata)
 
     def lay_out(
         self,
@@ -116,45 +123,59 @@ class _Layout(FileLayout):
         yield 0, self._header(receipt)
 
 
-class _Span:
-    """A tensor's spec and its bytes from `begin` to `end`, counted from the end of the header."""
+class _Kind(NamedTuple):
+    """What all tensors of one dtype and shape have in common."""
 
-    def __init__(self, spec: TensorSpec, begin: int, end: int) -> None:
-        self.spec = spec
-        self.begin = begin
-        self.end = end
+    spec: TensorSpec
+    nbytes: int
+    stride: tuple[int, ...]
 
-    @classmethod
-    def read(cls, key: str, entry: object) -> _Span:
-        """Check one entry of the header by itself."""
+
+_Span = tuple[int, int, str, _Kind]
+"""The bytes of a tensor, from and to, counted from the end of the header; its key, and what it is."""
+
+
+def _read_spans(header: Mapping[str, object]) -> list[_Span]:
+    """Check each entry of the header by itself."""
+    kinds: dict[tuple[str, Shape], _Kind] = {}
+    spans: list[_Span] = []
+    for key, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != _FIELDS:
             raise MalformedFile(f"{key[:80]!r}: an entry must have exactly dtype, shape and data_offsets")
-        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
-            raise MalformedFile(f"{key[:80]!r}: unknown dtype {str(entry['dtype'])[:40]!r}")
-        try:
-            spec = TensorSpec(check_shape(entry["shape"]), _DTYPES[entry["dtype"]])
-        except (MalformedFile, LimitExceeded) as error:
-            raise type(error)(f"{key[:80]!r}: {error.message}") from error
-        offsets = entry["data_offsets"]
-        if not isinstance(offsets, list) or [type(offset) for offset in offsets] != [int, int]:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(offsets, list) or [*map(type, offsets)] != [int, int]:
             raise MalformedFile(f"{key[:80]!r}: data_offsets must be two integers")
         begin, end = offsets
         if not 0 <= begin <= end:
             raise MalformedFile(f"{key[:80]!r}: data_offsets run backwards, from {begin} to {end}")
-        if spec.dtype in _SUB_BYTE and spec.numel * spec.dtype.bits % 8:
-            raise MalformedFile(f"{key[:80]!r}: {spec} does not end on a whole byte")
-        nbytes = spec.nbytes
-        if end - begin != nbytes:
-            raise MalformedFile(f"{key[:80]!r}: {spec} takes {nbytes} bytes, data_offsets give it {end - begin}")
-        return cls(spec, begin, end)
+        # Only integers are looked up: to a dictionary 1.0 and true are 1.
+        plain = isinstance(dtype, str) and isinstance(shape, list) and _INTEGERS.issuperset(map(type, shape))
+        kind = kinds.get((dtype, tuple(shape))) if plain else None
+        if kind is None:
+            kind = _read_kind(key, dtype, shape)
+            kinds[dtype, kind.spec.shape] = kind
+        if end - begin != kind.nbytes:
+            raise MalformedFile(
+                f"{key[:80]!r}: {kind.spec} takes {kind.nbytes} bytes, data_offsets give it {end - begin}"
+            )
+        spans.append((begin, end, key, kind))
+    return spans
 
-    def place(self, path: Path, start: int) -> TensorRef:
-        """Give the tensor of a file whose data section begins at byte `start`."""
-        nbytes = self.end - self.begin
-        storage = Storage(path, start + self.begin, nbytes, nbytes)
-        return TensorRef(self.spec, storage, 0, contiguous_stride(self.spec.shape))
+
+def _read_kind(key: str, dtype: object, shape: object) -> _Kind:
+    """Check the dtype and the shape of a tensor."""
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise MalformedFile(f"{key[:80]!r}: unknown dtype {str(dtype)[:40]!r}")
+    try:
+        spec = TensorSpec(check_shape(shape), _DTYPES[dtype])
+    except (MalformedFile, LimitExceeded) as error:
+        raise type(error)(f"{key[:80]!r}: {error.message}") from error
+    if spec.dtype in _SUB_BYTE and spec.numel * spec.dtype.bits % 8:
+        raise MalformedFile(f"{key[:80]!r}: {spec} does not end on a whole byte")
+    return _Kind(spec, spec.nbytes, contiguous_stride(spec.shape))
 
 
+_INTEGERS = {int}
 _SUB_BYTE = {DType.F4, DType.F6_E2M3, DType.F6_E3M2}
 _DTYPES = {str(dtype): dtype for dtype in DType if dtype is not DType.C128}
 
@@ -180,17 +201,15 @@ def _check_metadata(metadata: object) -> Mapping[str, str]:
     return metadata
 
 
-def _check_tiling(spans: Mapping[str, _Span], available: int) -> None:
+def _check_tiling(spans: Iterable[_Span], available: int) -> None:
     """Check that the tensors fill the data section from its first byte to its last, once."""
     position = 0
-    for key, span in sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if span.begin < position:
-            raise MalformedFile(f"{key[:80]!r} overlaps another tensor: it begins at {span.begin}, before {position}")
-        if span.begin > position:
-            raise MalformedFile(
-                f"bytes {position} to {span.begin} of the data belong to no tensor, before {key[:80]!r}"
-            )
-        position = span.end
+    for begin, end, key, _ in sorted(spans, key=itemgetter(0, 1)):
+        if begin < position:
+            raise MalformedFile(f"{key[:80]!r} overlaps another tensor: it begins at {begin}, before {position}")
+        if begin > position:
+            raise MalformedFile(f"bytes {position} to {begin} of the data belong to no tensor, before {key[:80]!r}")
+        position = end
     if position > available:
         raise TruncatedFile(
             f"holds {available} bytes of data where its header describes {position}",

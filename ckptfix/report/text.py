@@ -25,8 +25,9 @@ def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Align columns; the last one is left as it is."""
     rows = [tuple(row) for row in rows]
     widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
+    layout = "  ".join(f"{{:{width}}}" for width in widths)
     for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield layout.format(*row).rstrip()
 
 
 def size(nbytes: int) -> str:
@@ -42,9 +43,8 @@ def size(nbytes: int) -> str:
 def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple[str, ...]) -> Iterator[str]:
     """List the tensors of a checkpoint, and what is worth knowing of the file."""
     manifest = checkpoint.manifest
-    yield from table(
-        (key, str(manifest[key].dtype), str(list(manifest[key].shape)), f"{manifest[key].numel:,}") for key in keys
-    )
+    specs = ((key, manifest[key]) for key in keys)
+    yield from table((key, str(spec.dtype), str([*spec.shape]), f"{spec.numel:,}") for key, spec in specs)
     yield ""
     chosen = f", state dict '{checkpoint.select}'" if checkpoint.select else ""
     yield f"{checkpoint.path.name}: {checkpoint.format}{chosen}"

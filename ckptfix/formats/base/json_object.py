@@ -44,11 +44,14 @@ def read_json_object(text: str, what: str) -> dict[str, object]:
         if len(entries) != len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise MalformedFile(f"{what} has the key {twice[:80]!r} twice")
-        for key in entries:
-            if not is_unicode(key):
-                raise MalformedFile(f"{what} has a key that is not Unicode: {key[:80]!r}")
+        if escaped:
+            for key in entries:
+                if not is_unicode(key):
+                    raise MalformedFile(f"{what} has a key that is not Unicode: {key[:80]!r}")
         return entries
 
+    # What was decoded is Unicode; only an escape can spell a surrogate.
+    escaped = "\\u" in text
     # Only Python takes -0 for 0; most texts have none, and cost nothing for it.
     parse_int = _refuse_minus_zero if "-0" in text else None
     try:

@@ -6,7 +6,6 @@ An id is `("storage", class, key, location, numel[, view])`, where `view` is `(k
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -93,8 +92,7 @@ def part_of(whole: StorageValue, key: str, offset: Node, numel: Node) -> Storage
     if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= available:
         raise MalformedFile(f"a view of storage {key!r} leaves its {available} elements")
     nbytes = numel * itemsize
-    run = dataclasses.replace(
-        whole.storage,
+    run = whole.storage._replace(
         offset=whole.storage.offset + offset * itemsize,
         nbytes=nbytes,
         stored_nbytes=nbytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +66,12 @@ class Checkpoint:
 
 def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...]:
     """Group the keys whose tensors are the same view: same place in the file, shape, stride, dtype and lazy bits."""
+    places = [_place(ref) for ref in tensors.values()]
+    shared = {place for place, number in Counter(places).items() if number > 1}
     groups: dict[object, list[str]] = {}
-    for key, ref in tensors.items():
-        if ref.spec.numel:
-            groups.setdefault((_place(ref), ref.spec, ref.stride, ref.lazy), []).append(key)
+    for (key, ref), place in zip(tensors.items(), places, strict=True):
+        if place in shared and ref.spec.numel:
+            groups.setdefault((place, ref.spec, ref.stride, ref.lazy), []).append(key)
     return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
 
 

@@ -12,6 +12,8 @@ from ckptfix.formats.select.unread import is_unread
 
 Named = list[tuple[str, Node]]
 
+_TENSORS = TensorRef, Parts, Wrapper
+
 MAX_VISITS = 100_000
 PASSES = 3
 """Values looked at while a file is flattened, beside so many looks at each: one under several keys is visited for each
@@ -52,12 +54,14 @@ class Budget:
 
 def name_of(key: Node) -> str | None:
     """Give a mapping's key as text. Byte strings of Python 2 are decoded; None for a key that is not text."""
-    if isinstance(key, bytes):
-        try:
-            return key.decode("utf-8")
-        except UnicodeDecodeError:
-            return None
-    return key if isinstance(key, str) else None
+    if isinstance(key, str):
+        return key
+    if not isinstance(key, bytes):
+        return None
+    try:
+        return key.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def mapping_of(node: Node) -> Pairs | None:
@@ -111,7 +115,7 @@ def _module_mapping(module: Opaque) -> Pairs:
 
 def is_tensor(node: Node) -> bool:
     """Whether a value is one tensor, be it made of several: sparse, quantised, nested or wrapping ones."""
-    return isinstance(node, TensorRef | Parts | Wrapper)
+    return isinstance(node, _TENSORS)
 
 
 def is_optimizer(node: Node) -> bool:
@@ -208,6 +212,8 @@ def _below(inside: Named, key: str, holder: str | None) -> Iterator[tuple[str, N
 
 
 def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) -> Named | None:
+    if isinstance(value, TensorRef):
+        return None
     if isinstance(value, list | tuple):
         return children(value)
     if not isinstance(value, Pairs | Opaque):
