@@ -10,14 +10,14 @@ The names are loaded when they are first used, so that `import ckptfix` costs no
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from ckptfix._version import __version__
 
+TYPE_CHECKING = False  # which a type checker takes for true; `typing` itself would cost milliseconds
 if TYPE_CHECKING:
     from ckptfix.api import adapt, check, finetune, invert, load_into, open, plan, suggest, target, verify  # noqa: A004
     from ckptfix.errors import CkptfixError
-    from ckptfix.pipeline import prepare
+    from ckptfix.pipeline.prepare import prepare
     from ckptfix.proof.freeze import freeze
     from ckptfix.recipe import load_recipe
 

@@ -1,7 +1,4 @@
 """The `ckptfix` command: one subcommand a file, loaded when it is called."""
 
-from __future__ import annotations
-
-from ckptfix.cli.main import main
-
-__all__ = ["main"]
+INTERRUPTED = 130
+"""The exit status after a signal: 128 and the number of SIGINT."""

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Sequence
 from copy import copy
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import click
 from click.exceptions import NoSuchCommand
 
 from ckptfix._version import __version__
+from ckptfix.cli import INTERRUPTED
+from ckptfix.cli.commands import COMMANDS
 from ckptfix.cli.console import keep_stdout, print_json, show_error, show_progress
 from ckptfix.errors import CkptfixError
 
-INTERRUPTED = 130
-
 
 class Commands(click.Group):
-    """Subcommands found by listing `ckptfix.cli.commands`; a module is imported when its command is needed."""
+    """The subcommands of `ckptfix.cli.commands`; a module is imported when its command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the subcommands."""
-        from ckptfix.cli import commands
+        return list(COMMANDS)
 
-        return sorted(module.name for module in iter_modules(commands.__path__))
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the subcommand. Raises NoSuchCommand with the nearest names, which click looks up in its own table."""
-        known = self.list_commands(ctx)
-        if args[0] not in known and not args[0].startswith("-"):
-            raise NoSuchCommand(args[0], possibilities=known, ctx=ctx)
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one subcommand; None where there is none of that name."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = copy(import_module(f"ckptfix.cli.commands.{cmd_name}").command)
+        command.short_help = COMMANDS[cmd_name]
         command.callback = keep_stdout()(command.callback) if command.callback else None
         return command
 
@@ -61,17 +60,6 @@ def cli() -> None:
     Exit status: 0 done, 1 incompatible or a proof failed, 2 the call or recipe is wrong, 3 the file is refused,
     4 reading or writing failed, 130 interrupted.
     """
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit. SIGTERM and SIGHUP end as Ctrl-C does, with what was begun cleaned up."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
-    try:
-        status = run(list(sys.argv[1:] if args is None else args))
-    except KeyboardInterrupt:  # a second one, while the first was answered
-        status = INTERRUPTED
-    sys.exit(status)
 
 
 def run(args: list[str]) -> int:

@@ -1,9 +1,9 @@
-"""What needs no tensors imports no torch: measured in a process of its own, by the interpreter's own list."""
+"""What a command needs is all that it imports: measured in a process of its own, by the interpreter's own list."""
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from ckptfix.formats import open_checkpoint
 from ckptfix.tensors import Manifest
 
-from .running import FIXTURES, spawn
+from .running import FIXTURES, ROOT
 
 FILES = ["tiny.safetensors", "zip.pth", "legacy.pth"]
 PREFIX = """\
@@ -22,13 +22,40 @@ rules:
   - {op: drop, keys: "4.*"}
   - {op: rename, map: {"{i:int}.{p}": "layers.{i}.{p}"}}
 """
+RUN = """\
+import atexit, sys
+before = set(sys.modules)
+atexit.register(lambda: print(*sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr))
+from ckptfix.__main__ import main
+main()
+"""
+TENSORS = {"torch", "numpy", "safetensors", "huggingface_hub"}
+DOCUMENTS = {"pydantic", "ruamel", "re2", "jsonschema"}
+PROCESSES = {"asyncio", "concurrent", "multiprocessing", "subprocess", "tempfile", "socket", "ssl", "logging"}
+UNREAD = {"pickle", "zipfile", "tarfile", "xml", "email", "importlib.metadata", "rich", "yaml", "typing_extensions"}
+NEVER = TENSORS | DOCUMENTS | PROCESSES | UNREAD
+"""What no command needs that reads headers alone."""
 
 
 def imported(*args: object, cwd: Path) -> set[str]:
-    """The top-level packages that a successful command imports."""
-    found = spawn(*args, cwd=cwd, options=("-X", "importtime"))
+    """The modules that a successful command imports, and the packages that they are in."""
+    found = subprocess.run(
+        [sys.executable, "-c", RUN, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert found.returncode == 0, found.stderr[-2000:]
-    return {name.partition(".")[0] for name in re.findall(r"^import time:.*\| +(\S+)$", found.stderr, re.MULTILINE)}
+    names = set(found.stderr.split())
+    assert "click" in names
+    return names | {name.partition(".")[0] for name in names}
+
+
+def own(names: set[str]) -> set[str]:
+    return {name.removeprefix("ckptfix.") for name in names if name.startswith("ckptfix.")}
 
 
 @pytest.fixture
@@ -48,30 +75,60 @@ def target(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("args", [["--help"], ["--version"]])
+def test_help_imports_no_checkpoint(args: list[str], tmp_path: Path) -> None:
+    names = imported(*args, cwd=tmp_path)
+    assert names & NEVER == set()
+    assert own(names) <= {
+        "__main__",
+        "_version",
+        "cli",
+        "cli.main",
+        "cli.console",
+        "cli.commands",
+        "errors",
+    }
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_inspect(name: str, tmp_path: Path) -> None:
     names = imported("inspect", FIXTURES / name, cwd=tmp_path)
-    assert "ckptfix" in names
-    assert names & {"torch", "numpy", "pickle", "pydantic"} == set()
+    assert names & NEVER == set()
+    layers = {name.partition(".")[0] for name in own(names)}
+    assert layers <= {
+        "__main__",
+        "_version",
+        "cli",
+        "counts",
+        "digest",
+        "errors",
+        "formats",
+        "report",
+        "targets",
+        "tensors",
+    }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_check_and_plan_and_adapt(name: str, tmp_path: Path, recipe: Path, target: Path) -> None:
-    heavy = {"torch", "numpy", "safetensors", "huggingface_hub"}
-    assert imported("check", FIXTURES / name, target, "-r", recipe, cwd=tmp_path) & heavy == set()
-    assert imported("plan", FIXTURES / name, target, "-r", recipe, "--json", cwd=tmp_path) & heavy == set()
+    assert imported("check", FIXTURES / name, target, "-r", recipe, cwd=tmp_path) & TENSORS == set()
+    assert imported("plan", FIXTURES / name, target, "-r", recipe, "--json", cwd=tmp_path) & TENSORS == set()
     for suffix in ("safetensors", "pth"):
         out = tmp_path / f"out.{suffix}"
-        assert imported("adapt", FIXTURES / name, target, "-r", recipe, "-o", out, cwd=tmp_path) & heavy == set()
-        assert imported("check", out, target, cwd=tmp_path) & heavy == set()
-
-
-def test_help_imports_no_command(tmp_path: Path) -> None:
-    for args in (["--help"], ["adapt", "--help"], ["--version"]):
-        assert imported(*args, cwd=tmp_path) & {"torch", "numpy", "pickle", "pydantic", "ruamel"} == set()
+        assert imported("adapt", FIXTURES / name, target, "-r", recipe, "-o", out, cwd=tmp_path) & TENSORS == set()
+        assert imported("check", out, target, cwd=tmp_path) & TENSORS == set()
 
 
 def test_import_ckptfix_costs_nothing(tmp_path: Path) -> None:
-    code = "import sys, ckptfix; print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'click'}))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert found.stdout.strip() == "[]"
+    code = "import sys, ckptfix; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    names = set(found.stdout.split())
+    assert own(names) == {"_version"}
+    assert names & {"click", "dataclasses", "enum", "pathlib", "re", "typing"} == set()

@@ -46,9 +46,9 @@ def test_one_signal_at_a_random_moment(sent: signal.Signals, source: Path, tmp_p
             seen["interrupted"] += 1
             # click begins with a line end, to get off the line of a terminal's ^C.
             assert (stdout, stderr) == ("", "\ninterrupted; nothing was left half written\n")
-        else:  # it had ended, or was about to
+        else:  # it had ended
             seen["ended before"] += 1
-            assert process.returncode in (0, -sent), stderr
+            assert process.returncode == 0, stderr
         # A signal may come after the rename, too.
         assert out.stat().st_size == len(OLD) or set(torch.load(out)) == {f"layer.{n}" for n in range(16)}
     assert seen["interrupted"] == TRIES, seen
@@ -63,7 +63,7 @@ def test_many_signals_at_once(source: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)
     stdout, _ = process.communicate(timeout=60)
-    assert stdout == "" and process.returncode in (130, -signal.SIGINT)
+    assert stdout == "" and process.returncode == 130
     assert out.read_bytes() == OLD
     subprocess.run(
         [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force"],

@@ -329,7 +329,7 @@ def test_a_missing_package_is_named(scheme: str) -> None:
     uri = {"config": "config:config.json", "hf": "hf:."}[scheme]
     torch.save({"w": torch.zeros(1)}, "net.pth")
     args = ["check", "net.pth", uri]
-    code = f"import sys; sys.modules['transformers'] = None\nfrom ckptfix.cli import main\nmain({args!r})"
+    code = f"import sys; sys.modules['transformers'] = None\nfrom ckptfix.__main__ import main\nmain({args!r})"
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert found.returncode == 2

@@ -117,7 +117,7 @@ def test_a_number_that_is_none(uri: str) -> None:
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_a_missing_package_is_named(package: str) -> None:
     args = ["check", str(ROOT / "fixtures" / "zip.pth"), f"{package}:x"]
-    code = f"import sys; sys.modules[{package!r}] = None\nfrom ckptfix.cli import main\nmain({args!r})"
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom ckptfix.__main__ import main\nmain({args!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert found.returncode == 2
     assert found.stderr == f'error: {package}:x: {package} is not installed (pip install "ckptfix[models]")\n'

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ckptfix.job import Adapted
 
 
-@click.command("adapt", short_help="Write the checkpoint that loads.")
+@click.command("adapt")
 @click.argument("source")
 @click.argument("target")
 @options.recipe

@@ -10,7 +10,7 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
 
 
-@click.command("check", short_help="Will these weights load?")
+@click.command("check")
 @click.argument("source")
 @click.argument("target")
 @options.recipe

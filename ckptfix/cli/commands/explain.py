@@ -8,7 +8,7 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json
 
 
-@click.command("explain", short_help="Explain an op or an error code.")
+@click.command("explain")
 @click.argument("subject", metavar="OP|CODE")
 @options.as_json
 def command(subject: str, as_json: bool) -> None:

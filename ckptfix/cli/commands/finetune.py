@@ -12,7 +12,7 @@ from ckptfix.errors import TrainingFailed
 from ckptfix.tensors import Shape
 
 
-@click.command("finetune", short_help="Train it briefly under freeze policies.")
+@click.command("finetune")
 @click.argument("output")
 @click.argument("target")
 @click.option("--data", required=True, help="digits, mnist5k, folder:DIR or py:module:factory.")

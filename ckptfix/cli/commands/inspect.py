@@ -17,7 +17,7 @@ from ckptfix.formats import Checkpoint, open_checkpoint, split_select, wrapper_p
 from ckptfix.tensors import Manifest
 
 
-@click.command("inspect", short_help="Show a checkpoint or a target.")
+@click.command("inspect")
 @click.argument("source")
 @click.option("--tree", is_flag=True, help="Group the tensors by module.")
 @click.option("--filter", "glob", help="Show only the keys that match, as 'features.0.*'.")

@@ -11,7 +11,7 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json, show_note
 
 
-@click.command("invert", short_help="Derive the reverse recipe.")
+@click.command("invert")
 @click.argument("recipe", type=click.Path())
 @click.argument("source")
 @click.argument("target")

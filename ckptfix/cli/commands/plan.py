@@ -13,7 +13,7 @@ from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
 from ckptfix.errors import InvalidCall
 
 
-@click.command("plan", short_help="Show what each tensor would be made of.")
+@click.command("plan")
 @click.argument("source")
 @click.argument("target")
 @options.recipe

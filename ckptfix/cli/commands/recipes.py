@@ -10,7 +10,7 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json, show_progress
 
 
-@click.group("recipes", short_help="List, show or copy the recipes that ship with ckptfix.")
+@click.group("recipes")
 def command() -> None:
     """List, show or copy the recipes that ship with ckptfix. `-r NAME` uses one by its name."""
 

@@ -10,7 +10,7 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo, print_json, progress_bar
 
 
-@click.command("run", short_help="Prepare a checkpoint as a pipeline step.")
+@click.command("run")
 @click.argument("step", type=click.Path())
 @click.option("--set", "overrides", type=options.Variable(), multiple=True, help="Override a field: a.b.c=VALUE.")
 @click.option("--force", is_flag=True, help="Replace the output of another step.")

@@ -11,7 +11,7 @@ from ckptfix.cli.console import print_json
 Document = Literal["recipe", "report", "plan", "suggestion", "step"]
 
 
-@click.command("schema", short_help="Print the JSON Schema of a document.")
+@click.command("schema")
 @click.argument("document", type=click.Choice(["recipe", "report", "plan", "suggestion", "step"]))
 @click.option("--json", is_flag=True, hidden=True, expose_value=False)
 def command(document: Document) -> None:

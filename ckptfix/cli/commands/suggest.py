@@ -11,7 +11,7 @@ from ckptfix.cli.console import echo, echo_lines, print_json, show_note, show_pr
 from ckptfix.tensors import Shape
 
 
-@click.command("suggest", short_help="Infer the recipe.")
+@click.command("suggest")
 @click.argument("source")
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(), help="Write the recipe there.")

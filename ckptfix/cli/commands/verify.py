@@ -12,7 +12,7 @@ from ckptfix.errors import InvalidCall, VerificationFailed
 from ckptfix.tensors import Shape
 
 
-@click.command("verify", short_help="Prove an adapted checkpoint.")
+@click.command("verify")
 @click.argument("output")
 @click.argument("target")
 @click.option("--source", help="Compute every tensor again from this checkpoint, and compare.")
