@@ -156,7 +156,8 @@ def adapt(
 ) -> Adapted:
     """Write the adapted checkpoint to `out`: a `.safetensors` or `.pth` file, `DIR/`, or a folder `x.dcp`.
 
-    `DIR/` is a folder of safetensors as transformers reads it, `x.dcp` one of torch.distributed. `max_shard_size`
+    `DIR/` is a folder of safetensors as transformers reads it, `x.dcp` one of torch.distributed. A `Path` has no slash
+    at its end: it stands for `DIR/` where it is a folder already, else write `f"{path}/"`. `max_shard_size`
     bounds the files in bytes: what does not fit into one is written as shards with an index.
 
     Nothing is written unless the plan is complete; with `gaps="write"` the tensors that it does provide are.

@@ -119,6 +119,8 @@ class Adapted:
     """NaN and infinities in the tensors computed of them."""
     files: tuple[Path, ...] = ()
     """All files of the output; `path` is the one to open."""
+    taken_up: int = 0
+    """How many of the files an interrupted run had finished."""
 
     @property
     def is_complete(self) -> bool:
@@ -176,6 +178,7 @@ def write_output(
     companions = _carry(job, also) if also else None
     destination = Destination.of(out, max_shard_size)
     parts = destination.parts({key: row.expr.spec for key, row in job.plan.outputs.items()})
+    taken_up = 0
     if parts is None:
         written = write_alone(
             job.plan,
@@ -194,7 +197,7 @@ def write_output(
             raise InvalidCall("several files need digests: these tell which belong together", hint="drop --no-digest")
         for part in parts:
             refuse_source(destination.last.with_name(part.name), job.checkpoint)
-        written = write_set(
+        written, taken_up = write_set(
             job.plan,
             job.checkpoint,
             job.target,
@@ -206,7 +209,7 @@ def write_output(
     last = destination.path if parts is None else destination.last
     files = (*(last.with_name(part.name) for part in parts or ()), last)
     path = last.parent if destination.kind == "distributed" else last
-    return Adapted(path, written.receipt, job.plan, companions, written.read, written.made, files)
+    return Adapted(path, written.receipt, job.plan, companions, written.read, written.made, files, taken_up)
 
 
 def _carry(job: Job, also: Sequence[str]) -> Companions:

@@ -78,8 +78,10 @@ def run(args: list[str]) -> int:
             print_json({"schema_version": 1, "error": fields})
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        show_progress("interrupted; nothing was left half written")
+    except (KeyboardInterrupt, click.Abort) as stopped:
+        # click raises Abort of what has interrupted; a set of files says what it has kept.
+        kept = str(stopped.__cause__ or "")
+        show_progress(f"interrupted; {kept or 'nothing was left half written'}")
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckptfix.errors import OutputExists, WriteFailed
+from ckptfix.execute.rename import rename_new
 from ckptfix.execute.space import reserve
 from ckptfix.execute.temporary import claim, is_at, sweep
 
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
-    errno.EDQUOT: "the quota is used up",
+    errno.EDQUOT: "free some space, or write to another disk",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "the file system is read-only",
+    errno.EROFS: "choose a folder that you may write to",
     errno.ENOENT: "make the folder first",
     errno.EFBIG: "the file system, or `ulimit -f`, allows no file of this size",
     errno.EBUSY: "wait until it has ended, or name another output",
@@ -29,8 +30,11 @@ _HINTS = {
 class NewFile:
     """A temporary file beside its destination, written at any offset."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, path: Path, temporary: Path, fd: int, folder: int) -> None:
+        self._path = path
+        self._temporary = temporary
         self._fd = fd
+        self._folder = folder
 
     def allocate(self, nbytes: int) -> None:
         """Reserve the whole length where the system can, so that a full disk shows before the first byte."""
@@ -44,27 +48,45 @@ class NewFile:
             view = view[written:]
             offset += written
 
+    def publish(self, *, replace: bool) -> None:
+        """Sync the file, rename it to its destination, sync the folder. Raises OutputExists where the path is taken."""
+        os.fsync(self._fd)
+        refuse_existing(self._path, replace=replace)
+        if not is_at(self._fd, self._temporary):
+            raise WriteFailed("the temporary file was removed while it was written", where=str(self._path))
+        if replace:
+            self._temporary.replace(self._path)
+        else:
+            try:
+                rename_new(self._temporary, self._path)
+            except FileExistsError:  # since a moment ago
+                refuse_existing(self._path, replace=False)
+                raise
+        _sync_folder(self._folder)
+
 
 @contextmanager
 def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
     """Open a temporary file that becomes `path` when the block ends well, and vanishes when it does not.
 
-    The file is synced, renamed, and its folder synced, in that order. Its mode follows the umask, whatever the mode of
-    a file that it replaces; a link at `path` is replaced itself. What killed runs left in the folder is removed first.
-    Raises OutputExists where the path is taken and not to be replaced, WriteFailed where the system refuses or another
-    run is writing the same path.
+    Its mode follows the umask, whatever the mode of a file that it replaces; a link at `path` is replaced itself. What
+    killed runs left in the folder is removed first. Raises OutputExists where the path is taken and not to be replaced,
+    WriteFailed where the system refuses or another run is writing the same path.
     """
+    with unpublished_file(path, replace=replace) as file:
+        yield file
+        file.publish(replace=replace)
+
+
+@contextmanager
+def unpublished_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
+    """Open a temporary file that becomes `path` where the block publishes it. Raises what `new_file` raises."""
     refuse_existing(path, replace=replace)
     sweep(path.parent)
     try:
         with _opened(path.parent) as folder, _claimed(path) as (temporary, fd):
-            yield NewFile(fd)
-            os.fsync(fd)
-            refuse_existing(path, replace=replace)
-            if not is_at(fd, temporary):
-                raise WriteFailed("the temporary file was removed while it was written", where=str(path))
-            temporary.replace(path)
-            _sync_folder(folder)
+            refuse_existing(path, replace=replace)  # a run that has just ended may have made it
+            yield NewFile(path, temporary, fd, folder)
     except OSError as error:
         raise write_error(path, error) from error
 

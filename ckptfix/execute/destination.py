@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ckptfix.digest import hash_text
 from ckptfix.errors import InvalidCall, OutputExists, WriteFailed
 from ckptfix.execute.atomic import refuse_existing
 from ckptfix.formats import list_formats, output_format
@@ -77,11 +78,14 @@ class Destination:
         return self.path if self.kind == "distributed" else self.path.with_name(f"{self.path.name}.index.json")
 
     def refuse_taken(self, *, replace: bool) -> None:
-        """Raise OutputExists where an output is there and not to be replaced, or the folder is none."""
+        """Raise OutputExists where an output, or a shard, is there and not to be replaced, or the folder is none."""
         if self.folder is not None and os.path.lexists(self.folder) and not is_folder(self.folder):
             raise OutputExists("exists, and is no folder", where=str(self.folder), hint="name another folder")
-        for path in dict.fromkeys((self.path, self.last) if self.kind == "shards" else (self.path,)):
-            refuse_existing(path, replace=replace)
+        named = self.named()
+        for path in self.replaced():
+            if path not in named:
+                shard = path not in (self.path, self.last)
+                refuse_existing(path, replace=replace, remedy=f"--force {'removes' if shard else 'replaces'} it")
 
     def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part] | None:
         """Share the tensors out among files; None where all go into the one at `path`."""
@@ -99,15 +103,36 @@ class Destination:
     def replaced(self) -> list[Path]:
         """List the files of an older output that a new one must not lie beside: loaders would take one for the other.
 
-        Those that are read first come first, `last` after any that loaders prefer to it.
+        Those that are read first come first, `last` after any that loaders prefer to it, then all shards of the name,
+        whether a file names them or not.
         """
-        if self.kind == "distributed":
-            return [self.path, *sorted(self.path.parent.glob("__*_*.distcp"))]
         if self.kind == "file":
             return [self.path]
-        shard = re.compile(rf"{re.escape(self.path.stem)}-\d{{5}}-of-\d{{5}}{re.escape(self.path.suffix)}")
-        named = [self.path.with_name(name) for name in _shards_of(self.last) if shard.fullmatch(name)]
-        return [self.path, self.last, *named]
+        if self.kind == "distributed":
+            return [self.path, *self._matching(r"__\d+_\d+\.distcp")]
+        stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
+        return [self.path, self.last, *self._matching(rf"{stem}-\d{{5}}-of-\d{{5}}{suffix}")]
+
+    def unfinished(self) -> list[Path]:
+        """List what runs to this output have finished of a set, under names that no loader looks for."""
+        return self._matching(rf"{re.escape(self.hidden)}.*")
+
+    def named(self) -> list[Path]:
+        """List the shards to which a run that has not ended has given their names: they have a hidden one, too."""
+        hidden = {identity(path) for path in self.unfinished()} - {None}
+        return [path for path in self.replaced() if identity(path) in hidden]
+
+    @property
+    def hidden(self) -> str:
+        """What the hidden names of a set's files begin with."""
+        return f".ckptfix-{hash_text(self.last.name)[:12]}-"
+
+    def _matching(self, pattern: str) -> list[Path]:
+        """List the names in the output's folder that match; none where it cannot be listed."""
+        try:
+            return sorted(path for path in self.last.parent.iterdir() if re.fullmatch(pattern, path.name))
+        except OSError:
+            return []
 
 
 def split_keys(specs: Mapping[str, TensorSpec], limit: int | None) -> list[list[str]]:
@@ -159,10 +184,10 @@ def _is_written(path: Path) -> bool:
     return any(path.suffix in known.suffixes for known in list_formats())
 
 
-def _shards_of(index: Path) -> list[str]:
-    """List the plain names in an older index; none where it is no index."""
+def identity(path: Path) -> tuple[int, int] | None:
+    """Give what all names of one file have in common; None where there is no file."""
     try:
-        names = json.loads(index.read_bytes())["weight_map"].values()
-        return sorted({name for name in names if isinstance(name, str)})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return []
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ckptfix.digest import hash_chunks, hash_text
+from ckptfix.digest import hash_chunks
 from ckptfix.errors import CkptfixError
-from ckptfix.execute.atomic import refuse_existing, sync_folder, write_error
-from ckptfix.execute.destination import Destination, Part
+from ckptfix.execute.atomic import refuse_existing, sync_folder
+from ckptfix.execute.destination import Destination, Part, identity
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import RECEIPT_KEY, read_receipt
+from ckptfix.execute.rename import rename_new
 from ckptfix.execute.space import refuse_full
 from ckptfix.execute.write import Written
 from ckptfix.expr import Compute, Expr, Initial, inputs
@@ -31,9 +31,10 @@ class Finished:
         self._destination = destination
         self._folder = destination.last.parent
         self._paths = {
-            part.name: self._folder / f"{_prefix(destination)}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
+            part.name: self._folder / f"{destination.hidden}{digest[:16]}-{number:05d}{Path(part.name).suffix}"
             for number, part in enumerate(parts)
         }
+        self._given: list[Path] = []
 
     def path(self, part: Part) -> Path:
         """Give the name of a file until the output is whole."""
@@ -48,29 +49,32 @@ class Finished:
         return joined
 
     def discard(self) -> None:
-        """Remove the files; those that the output has by now have another name too."""
-        for path in self._paths.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
+        """Remove the hidden names; those of the output stay."""
+        _remove(self._paths.values())
+
+    def withdraw(self) -> None:
+        """Remove the files under all the names that they have got."""
+        _remove(self._given)
+        discard_unfinished(self._destination)
 
     def discard_others(self) -> None:
         """Remove what other runs to the same output have left, since the lock says that they have ended."""
-        discard_parts(self._destination, keep=self._paths.values())
+        discard_unfinished(self._destination, keep=self._paths.values())
 
-    def refuse_taken(self, *, replace: bool) -> None:
-        """Raise OutputExists where a file's name is taken, but by what an interrupted run had put there."""
-        for name, path in self._paths.items():
-            final = self._folder / name
-            if not (_same(final, path) or _is_missing(final)):
-                refuse_existing(final, replace=replace)
+    def discard_older(self) -> None:
+        """Remove the files of an older output that lie beside this one."""
+        new = {self._destination.last, *(self._folder / name for name in self._paths)}
+        _remove(path for path in self._destination.replaced() if path not in new)
+        sync_folder(self._folder)
 
     def refuse_full(self, nbytes: int) -> None:
-        """Raise WriteFailed where the folder has no room for that many bytes, less those that are there already."""
+        """Raise OSError where the folder has no room for that many bytes, less those that are there already."""
         there = sum(path.stat().st_size for path in self._paths.values() if path.is_file())
-        try:
-            refuse_full(self._folder, nbytes - there)
-        except OSError as error:
-            raise write_error(self._destination.last, error) from error
+        refuse_full(self._folder, nbytes - there)
+
+    def waits(self, part: Part, plan: Plan) -> bool:
+        """Tell whether a file is whole, and the next run takes it up."""
+        return self.path(part).exists() and not _needs_code(plan)
 
     def take_up(self, part: Part, plan: Plan) -> Written | None:
         """Give what an earlier run has written of a plan; None where it has not, or where a byte of it is not so.
@@ -79,7 +83,7 @@ class Finished:
         """
         path = self.path(part)
         specs = {key: row.expr.spec for key, row in plan.outputs.items()}
-        if _is_missing(path) or any(map(_runs_code, (row.expr for row in plan.outputs.values()))):
+        if not self.waits(part, plan):
             return None
         try:
             checkpoint = open_checkpoint(path, select=WHOLE)
@@ -95,56 +99,59 @@ class Finished:
         return Written(receipt, Count(), Count()) if sound and sealed else None
 
     def commit(self, *, replace: bool) -> None:
-        """Give the files their names; of an older output, what is read first goes first. Raises OutputExists."""
-        self.refuse_taken(replace=replace)
-        try:
-            if replace:
-                for old in self._destination.replaced():
-                    if not (old.name in self._paths and _same(old, self._paths[old.name])):
-                        old.unlink(missing_ok=True)
-                    if old == self._destination.last:
-                        sync_folder(self._folder)
-            for name, path in self._paths.items():
-                final = self._folder / name
-                if not _same(final, path):
-                    final.unlink(missing_ok=True)
-                    _link(path, final)
-            sync_folder(self._folder)
-        except OSError as error:
-            raise write_error(self._destination.last, error) from error
+        """Give the files their names. Raises OutputExists, or OSError where the system refuses.
 
-
-def discard_parts(destination: Destination, keep: Collection[Path] = ()) -> None:
-    """Remove what interrupted runs have finished of a set. Only for who holds the lock of the output."""
-    for path in destination.last.parent.glob(f"{_prefix(destination)}*"):
-        if path not in keep:
-            with contextlib.suppress(OSError):
+        Where an older output has one of these names, all of it goes first, and of it what is read first.
+        """
+        self._destination.refuse_taken(replace=replace)
+        named = self._destination.named()
+        older = [path for path in self._destination.replaced() if path not in named and identity(path)]
+        if any(path.name in self._paths for path in older):
+            for path in older:
                 path.unlink()
+                if path == self._destination.last:
+                    sync_folder(self._folder)
+        for name, path in self._paths.items():
+            final = self._folder / name
+            if final not in named:
+                _link(path, final)
+                self._given.append(final)
+        sync_folder(self._folder)
 
 
-def _prefix(destination: Destination) -> str:
-    """Give what the names of an output's finished files begin with."""
-    return f".ckptfix-{hash_text(destination.last.name)[:12]}-"
+def discard_unfinished(destination: Destination, keep: Collection[Path] = ()) -> None:
+    """Remove what interrupted runs have left of a set. Only for who holds the lock of the output."""
+    if identity(destination.last) is None:  # else the files are whole, and only their hidden names are left
+        kept = {identity(path) for path in keep} - {None}
+        _remove(path for path in destination.named() if identity(path) not in kept)
+    _remove(path for path in destination.unfinished() if path not in keep)
+
+
+def _link(path: Path, final: Path) -> None:
+    """Give a file a second name, so that a run that is killed now leaves the first; else rename it.
+
+    Raises OutputExists where the name is taken, and OSError where the system refuses.
+    """
+    try:
+        final.hardlink_to(path)
+    except FileExistsError:
+        refuse_existing(final, replace=False)
+        raise
+    except OSError:  # a file system without links, such as FAT
+        refuse_existing(final, replace=False)
+        rename_new(path, final)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _needs_code(plan: Plan) -> bool:
+    """Tell whether anything in a plan is made by code that is not of ckptfix."""
+    return any(_runs_code(row.expr) for row in plan.outputs.values())
 
 
 def _runs_code(expr: Expr) -> bool:
     return isinstance(expr, Initial | Compute) or any(map(_runs_code, inputs(expr)))
-
-
-def _link(path: Path, final: Path) -> None:
-    """Give a file a second name, so that a run that is killed now leaves the first; else rename it."""
-    try:
-        final.hardlink_to(path)
-    except OSError:  # a file system without links, such as FAT
-        path.rename(final)
-
-
-def _same(left: Path, right: Path) -> bool:
-    try:
-        return os.path.samestat(left.lstat(), right.lstat())
-    except OSError:
-        return False
-
-
-def _is_missing(path: Path) -> bool:
-    return not os.path.lexists(path)

@@ -15,10 +15,11 @@ from dataclasses import replace as replaced
 from functools import cache
 
 from ckptfix._version import __version__
+from ckptfix.counts import count
 from ckptfix.digest import hash_document, hash_text
-from ckptfix.execute.atomic import hold, new_file
+from ckptfix.execute.atomic import hold, unpublished_file
 from ckptfix.execute.destination import Destination, Part, make_folder, write_index
-from ckptfix.execute.finished import Finished, discard_parts
+from ckptfix.execute.finished import Finished, discard_unfinished
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.resume import Companions
@@ -41,47 +42,68 @@ def write_set(
     *,
     replace: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Written:
+) -> tuple[Written, int]:
     """Write the rows of the plan that fit the target into the files of `parts`, and the file that names these.
 
-    Raises what `write` raises, OutputExists where one of the names is taken, ReadFailed where the source changes.
+    Gives also how many of the files an interrupted run had finished. Raises what `write` raises, OutputExists where one
+    of the names is taken, ReadFailed where the source changes; KeyboardInterrupt says what waits for the next run.
     """
     destination.refuse_taken(replace=replace)
     if target.build is not None:
         # Each file would build the target anew for what it fills.
         target = replaced(target, build=cache(target.build))
-    total = sum(row.expr.spec.nbytes for row in plan.outputs.values())
-    with _folder(destination), new_file(destination.last, replace=replace) as last, _namesake_held(destination):
+    with _folder(destination), unpublished_file(destination.last, replace=replace) as last, _held(destination):
         finished = Finished(destination, parts, _digest(plan, checkpoint, target, parts))
         finished.discard_others()
-        finished.refuse_taken(replace=replace)
-        finished.refuse_full(total)
-        done: list[Written] = []
-        written = 0
+        destination.refuse_taken(replace=replace)
+        finished.refuse_full(_nbytes(plan))
         try:
-            for part in parts:
-                only = plan.only(part.keys)
-                report = _shifted(progress, written, total)
-                one = finished.take_up(part, only)
-                if one is None:
-                    path = finished.path(part)
-                    form = destination.format
-                    one = write(only, checkpoint, target, path, form=form, replace=True, progress=report)
-                done.append(one)
-                written += sum(row.expr.spec.nbytes for row in only.outputs.values())
-                progress(written, total)
+            done, taken_up = _write_parts(plan, checkpoint, target, destination, parts, finished, progress)
             receipt = _join(plan, [one.receipt for one in done], finished.metadata())
             _check_unchanged(checkpoint)
             files = {part.name: hash_text(one.receipt.to_text()) for part, one in zip(parts, done, strict=True)}
-            data = _last_file(destination, plan, parts, finished, receipt.to_text(), files)
+            last.write(0, _last_file(destination, plan, parts, finished, receipt.to_text(), files))
             finished.commit(replace=replace)
-            last.write(0, data)
+            last.publish(replace=replace)
         except Exception:
             # An error is the end of it; a run that is interrupted or killed leaves what it has finished.
-            finished.discard()
+            finished.withdraw()
             raise
-    finished.discard()
-    return Written(receipt, sum((one.read for one in done), Count()), sum((one.made for one in done), Count()))
+        except KeyboardInterrupt as interrupt:
+            waiting = sum(finished.waits(part, plan.only(part.keys)) for part in parts)
+            raise KeyboardInterrupt(*_say_waiting(waiting, len(parts))) from interrupt
+        finished.discard()
+        if replace:
+            finished.discard_older()
+    whole = Written(receipt, sum((one.read for one in done), Count()), sum((one.made for one in done), Count()))
+    return whole, taken_up
+
+
+def _write_parts(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    target: Target,
+    destination: Destination,
+    parts: Sequence[Part],
+    finished: Finished,
+    progress: Progress,
+) -> tuple[list[Written], int]:
+    """Write the files that hold tensors; give also how many of them were there."""
+    total, written = _nbytes(plan), 0
+    done: list[Written] = []
+    taken_up = 0
+    for part in parts:
+        only = plan.only(part.keys)
+        one = finished.take_up(part, only)
+        if one is None:
+            report, path, form = _shifted(progress, written, total), finished.path(part), destination.format
+            one = write(only, checkpoint, target, path, form=form, replace=True, progress=report)
+        else:
+            taken_up += 1
+        done.append(one)
+        written += _nbytes(only)
+        progress(written, total)
+    return done, taken_up
 
 
 def write_alone(
@@ -109,7 +131,7 @@ def write_alone(
             progress=progress,
         )
         if destination.kind == "shards":
-            discard_parts(destination)
+            discard_unfinished(destination)
             for old in destination.replaced() if replace else ():
                 if old != destination.path:
                     with contextlib.suppress(OSError):
@@ -160,13 +182,28 @@ def _check_unchanged(checkpoint: Checkpoint) -> None:
             file.check_stamp(stamp)
 
 
+def _nbytes(plan: Plan) -> int:
+    return sum(row.expr.spec.nbytes for row in plan.outputs.values())
+
+
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
 
 
-def _namesake_held(destination: Destination) -> AbstractContextManager[None]:
-    """Keep other runs from writing one file in the place of shards: loaders take it for the whole."""
-    return hold(destination.path) if destination.kind == "shards" else nullcontext()
+def _say_waiting(waiting: int, total: int) -> tuple[str, ...]:
+    """Say what an interrupted run leaves, if anything."""
+    if not waiting:
+        return ()
+    again = "run the same command again, and it goes on from there"
+    return (f"{waiting} of {count(total, 'file')} {'is' if waiting == 1 else 'are'} finished and kept: {again}",)
+
+
+def _held(destination: Destination) -> AbstractContextManager[None]:
+    """Keep other runs out to the end: once the last file has its name, its own lock is free.
+
+    Of shards it is the namesake's lock, since loaders take one file of that name for the whole.
+    """
+    return hold(destination.path if destination.kind == "shards" else destination.path.with_name("__0_0.distcp"))
 
 
 def _index_held(destination: Destination) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ckptfix.counts import count
 from ckptfix.errors import AmbiguousSource, NoTensors, TruncatedFile
 from ckptfix.formats.base import access_error, is_index
 
@@ -36,9 +37,9 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
 
     A name that the ecosystem's loaders look for is taken, in their order; else the only checkpoint there is.
     Raises AmbiguousSource where there are several, NoTensors where there is none, TruncatedFile where shards lie there
-    without their index.
+    without their index, or files that a run of ckptfix has not finished.
     """
-    names = _names(folder)
+    names, unfinished = _names(folder)
     found = [name for name in names if _is_checkpoint(name) and not _SHARD.fullmatch(name)]
     known = [name for name in (DISTRIBUTED, *_WEIGHTS) if name in found]
     if known:
@@ -62,20 +63,27 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
         raise AmbiguousSource(
             f"holds no checkpoint itself, its folders do: {_list(inside)}", hint=f"name one: {folder / inside[0]}"
         )
+    if unfinished:
+        raise TruncatedFile(
+            f"holds only an output that ckptfix has not finished: {count(unfinished, 'file')} .ckptfix-*",
+            hint="once no run is writing it, the command that began it goes on from there",
+        )
     raise NoTensors("is a folder without a checkpoint", hint="name the checkpoint file itself")
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path) -> tuple[list[str], int]:
+    """List what may be read; count the files of runs that have not ended."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise access_error(folder, error) from error
-    # Hidden files are of runs that have not ended; the workspaces of an editor have a folder `.metadata`.
-    return [
+    # The workspaces of an editor have a folder `.metadata`.
+    names = [
         entry.name
         for entry in entries
         if not entry.name.startswith(".") or (entry.name == DISTRIBUTED and entry.is_file())
     ]
+    return names, sum(entry.name.startswith(".ckptfix-") for entry in entries)
 
 
 def _is_checkpoint(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zipfile
@@ -12,7 +13,9 @@ import torch
 
 from ckptfix import adapt
 from ckptfix.errors import CorruptTensor, OutputExists, ReadFailed
+from ckptfix.execute import atomic, rename
 from ckptfix.execute.atomic import new_file, write_whole
+from ckptfix.execute.rename import rename_new
 
 from .making import BOTH, convert
 
@@ -124,21 +127,54 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     assert seen == [(n << 20, 4 << 20) for n in range(1, 5)]
 
 
+@pytest.mark.parametrize("existing", ["refuse", "replace"])
 @pytest.mark.parametrize("name", BOTH)
 def test_synced_renamed_and_the_folder_synced_in_that_order(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, existing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    write, fsync, rename = os.pwrite, os.fsync, Path.replace
+    write, fsync, replace, rename = os.pwrite, os.fsync, Path.replace, atomic.rename_new
 
     def name_of(fd: int) -> str:
         return Path(f"/proc/self/fd/{fd}").readlink().name.rpartition(".")[2]
 
     monkeypatch.setattr(os, "pwrite", lambda fd, *rest: calls.append(f"write {name_of(fd)}") or write(fd, *rest))
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(f"sync {name_of(fd)}") or fsync(fd))
-    monkeypatch.setattr(Path, "replace", lambda path, to: calls.append(f"rename to {to.name}") or rename(path, to))
+    monkeypatch.setattr(Path, "replace", lambda path, to: calls.append(f"rename to {to.name}") or replace(path, to))
+    monkeypatch.setattr(atomic, "rename_new", lambda path, to: calls.append(f"rename to {to.name}") or rename(path, to))
     folder = tmp_path / "folder"
     folder.mkdir()
-    convert(TENSORS, folder / name)
+    convert(TENSORS, folder / name, existing=existing)
     assert calls[-3:] == ["sync tmp", f"rename to {name}", "sync folder"]
     assert set(calls[:-3]) == {"write tmp"}
+
+
+@pytest.mark.parametrize("system", ["in one step", "asked before"])
+def test_a_name_that_is_taken_is_not_given(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if system == "asked before":  # as over NFS
+        monkeypatch.setattr(rename, "_renameat2", lambda: lambda path, new: errno.EINVAL)
+    new, old = tmp_path / "new", tmp_path / "old"
+    for path in (new, old):
+        path.write_text(path.name)
+    with pytest.raises(FileExistsError):
+        rename_new(new, old)
+    assert (new.read_text(), old.read_text()) == ("new", "old")
+    with pytest.raises(FileNotFoundError):
+        rename_new(tmp_path / "none", tmp_path / "free")
+    rename_new(new, tmp_path / "free")
+    assert not new.exists() and (tmp_path / "free").read_text() == "new"
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def appear(path: Path, new: Path) -> None:
+        new.write_text("mine")
+        rename_new(path, new)
+
+    monkeypatch.setattr(atomic, "rename_new", appear)
+    with pytest.raises(OutputExists, match="--force"):
+        write_whole(out, b"new", replace=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and out.read_text() == "mine"

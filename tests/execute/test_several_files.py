@@ -262,7 +262,7 @@ def test_a_run_that_ends_anywhere_leaves_nothing_mixed_and_is_taken_up(
         checkpoint = open_checkpoint(folder)
         assert_same(checkpoint, {key: zeros[key] for key in checkpoint.tensors})
     else:
-        with pytest.raises(CkptfixError, match=r"without their|a folder without"):
+        with pytest.raises(CkptfixError, match=r"without their|not finished: 5 files"):
             open_checkpoint(folder)
     left = _hidden(folder)
     assert len(left) == (call if function == "write" else 5)
@@ -285,7 +285,7 @@ def test_names_that_a_killed_run_has_given_are_its_own(
         with pytest.raises(_Killed):
             api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
     assert len([name for name in _names(tmp_path / "out") if name.startswith("model-")]) == call
-    with pytest.raises(CkptfixError, match=r"a folder without|without their index"):
+    with pytest.raises(CkptfixError, match=r"without their index|not finished: 5 files"):
         open_checkpoint(tmp_path / "out")
     # Not asked to replace anything: what is there is its own.
     adapted = api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
@@ -408,11 +408,15 @@ def test_an_interrupted_command_is_ended_by_the_next(tmp_path: Path) -> None:
         time.sleep(0.005)
     begun.send_signal(signal.SIGTERM)
     _, said = begun.communicate()
-    assert (begun.returncode, said.strip()) == (130, "interrupted; nothing was left half written")
     left = _hidden(tmp_path / "out")
     assert 0 < len(left) < 20 and _names(tmp_path / "out") == left
+    kept = f"{len(left)} of 20 files {'is' if len(left) == 1 else 'are'} finished and kept"
+    assert begun.returncode == 130
+    assert said.strip() == f"interrupted; {kept}: run the same command again, and it goes on from there"
+    with pytest.raises(CkptfixError, match=rf"not finished: {len(left)} files? \.ckptfix-\* \(.*command that began it"):
+        open_checkpoint(tmp_path / "out")
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "21 files" in again.stdout
+    assert f"(21 files, {len(left)} of them finished by an interrupted run, " in again.stdout
     assert len(_names(tmp_path / "out")) == 21
     assert_same(open_checkpoint(tmp_path / "out"), torch.load(tmp_path / "source.pth"))
 
@@ -467,8 +471,104 @@ def test_one_file_removes_what_an_interrupted_set_has_left(tmp_path: Path) -> No
         if done == total:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="4 of 5 files are finished and kept"):
         _convert(tmp_path, out, LIMIT, progress=stop)
     assert len(list(out.glob(".ckptfix-*"))) > 1
     _convert(tmp_path, out, None)
     assert [path.name for path in out.iterdir()] == ["model.safetensors"]
+
+
+def test_what_is_made_by_code_does_not_wait(tmp_path: Path) -> None:
+    """The next run makes it again: the code may have changed."""
+    model = torch.nn.Linear(4, 4)
+    save_file({"weight": torch.ones(4, 4)}, tmp_path / "a.safetensors")
+    fill = {"ckptfix": 1, "rules": [{"op": "fill", "keys": ["bias"], "value": "target"}]}
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    out = f"{tmp_path}/out/"
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 files is finished"):
+        api.adapt(tmp_path / "a.safetensors", model, out, fill, max_shard_size=64, progress=stop)
+    assert api.adapt(tmp_path / "a.safetensors", model, out, fill, max_shard_size=64).taken_up == 1
+
+
+@pytest.mark.parametrize("name", ["out/", "out.dcp"])
+def test_an_index_that_appears_at_the_end_is_not_replaced_and_nothing_is_left(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / name
+    last = folder / (".metadata" if name == "out.dcp" else "model.safetensors.index.json")
+    real = finished.sync_folder
+
+    def appear(path: Path) -> None:
+        real(path)
+        last.write_text("mine")
+
+    monkeypatch.setattr(finished, "sync_folder", appear)
+    with pytest.raises(OutputExists, match=r"exists \(--force"):
+        api.adapt(source, source, f"{tmp_path}/{name}", max_shard_size=LIMIT)
+    assert _names(folder) == [last.name] and last.read_text() == "mine"
+
+
+def test_a_shard_that_appears_at_the_end_is_not_replaced(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, shard = finished._link, "model-00002-of-00005.safetensors"
+
+    def appear(path: Path, final: Path) -> None:
+        if final.name == shard:
+            final.write_text("mine")
+        real(path, final)
+
+    monkeypatch.setattr(finished, "_link", appear)
+    with pytest.raises(OutputExists, match=shard):
+        api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
+    assert _names(tmp_path / "out") == [shard] and (tmp_path / "out" / shard).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("out", "shard", "limit"),
+    [
+        ("out/", "model-00004-of-00003.safetensors", LIMIT),
+        ("out/", "model-00004-of-00003.safetensors", None),
+        ("out.dcp", "__3_0.distcp", LIMIT),
+    ],
+)
+def test_shards_that_nothing_names_are_removed_only_when_told_to(
+    out: str, shard: str, limit: int | None, source: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / out
+    folder.mkdir()
+    others = ["model-1-of-2.safetensors", "other-00001-of-00002.safetensors"]
+    for name in (shard, *others):
+        (folder / name).write_text("mine")
+    with pytest.raises(OutputExists, match=rf"{shard}: exists \(--force removes it\)"):
+        api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=limit)
+    assert _names(folder) == sorted([shard, *others])
+    adapted = api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=limit, existing="replace")
+    assert _names(folder) == sorted([*others, *(file.name for file in adapted.files)])
+
+
+@pytest.mark.parametrize("older", ["shards", "one file"])
+@pytest.mark.parametrize(("function", "call"), _points())
+def test_an_output_of_other_names_is_replaced_in_one_step(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, call: int, older: str
+) -> None:
+    old, out = tmp_path / "old.pth", f"{tmp_path}/out/"
+    torch.save({key: tensor.clone().zero_() for key, tensor in _state().items()}, old)
+    api.adapt(old, old, out, max_shard_size=3000 if older == "shards" else None)
+    with monkeypatch.context() as patch:
+        _kill_at(patch, function, call)
+        with pytest.raises(_Killed):
+            api.adapt(source, source, out, max_shard_size=LIMIT, existing="replace")
+    # The second syncing follows the removal of the old files.
+    expected = _state() if (function, call) == ("sync_folder", 1) else torch.load(old)
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert_same(checkpoint, {key: expected[key] for key in checkpoint.tensors})
+    adapted = api.adapt(source, source, out, max_shard_size=LIMIT, existing="replace")
+    assert adapted.taken_up == (call if function == "write" else 0 if call == 1 and function == "sync_folder" else 5)
+    assert _names(tmp_path / "out") == sorted(file.name for file in adapted.files)
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert_same(checkpoint, {key: _state()[key] for key in checkpoint.tensors})

@@ -126,7 +126,7 @@ def command(
     if as_json:
         nonfinite = {"read": adapted.read.to_json(), "made": adapted.made.to_json()}
         files = [str(file) for file in adapted.files]
-        written = {"written": str(adapted.path), "files": files, "nonfinite": nonfinite}
+        written = {"written": str(adapted.path), "files": files, "taken_up": adapted.taken_up, "nonfinite": nonfinite}
         print_json({**report.to_json(), **written, **_companions(adapted)})
     else:
         echo_lines(text.show_report(report))
@@ -135,6 +135,7 @@ def command(
         if adapted.companions:
             echo_lines(text.show_companions(adapted.companions))
         several = f"{len(adapted.files)} files, " if len(adapted.files) > 1 else ""
+        several += f"{adapted.taken_up} of them finished by an interrupted run, " if adapted.taken_up else ""
         echo(f"wrote {adapted.path} ({several}{text.size(sum(file.stat().st_size for file in adapted.files))})")
         if suggestion:
             echo(f"wrote {_recipe_path(Path(output))} ({count(suggestion.rules, 'rule')})")
