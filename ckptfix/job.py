@@ -60,18 +60,6 @@ class Job:
     target: Target
     plan: Plan
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know of either side before anything is done."""
-        called = list(dict.fromkeys(str(value) for _, value in self.checkpoint.opaque))
-        shown = ", ".join(called[:3]) + (", ..." if len(called) > 3 else "")
-        would_call = f"{self.checkpoint.path.name}: unpickling would call {shown}; ckptfix does not"
-        tied = [
-            f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
-            for names in map(" and ".join, self.plan.tied_apart)
-        ]
-        return (*self.checkpoint.remarks, *([would_call] if called else []), *self.target.notes, *tied)
-
 
 def prepare_job(
     source: Source,
@@ -101,7 +89,19 @@ def prepare_job(
         wrappers=wrapper_prefixes(checkpoint.tensors),
         max_output=default_budget({checkpoint.path, *checkpoint.files}) if max_output == "default" else max_output,
     )
-    return Job(checkpoint, found, made)
+    return Job(checkpoint, found, replace(made, notes=_notes(checkpoint, found, made)))
+
+
+def _notes(checkpoint: Checkpoint, found: Target, made: Plan) -> tuple[str, ...]:
+    """Say what the user should know of either side before anything is done."""
+    called = list(dict.fromkeys(str(value) for _, value in checkpoint.opaque))
+    shown = ", ".join(called[:3]) + (", ..." if len(called) > 3 else "")
+    would_call = f"{checkpoint.path.name}: unpickling would call {shown}; ckptfix does not"
+    tied = [
+        f"{names} are one tensor in the target, and made in different ways: adapt compares their bytes"
+        for names in map(" and ".join, made.tied_apart)
+    ]
+    return (*checkpoint.remarks, *([would_call] if called else []), *found.notes, *tied)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Plan:
     wrappers: tuple[str, ...] = ()
     dtype: DType | None = None
     """What every floating output is cast to after the rules, if that was asked for."""
+    notes: tuple[str, ...] = ()
+    """What should be known of how either side was read."""
 
     @property
     def is_complete(self) -> bool:
@@ -119,6 +121,7 @@ class Plan:
             tensors=len(loaded) / len(self.want) if self.want else 1.0,
             params=elements / self.want.numel if self.want.numel else float(len(loaded) == len(self.want)),
             wrappers=self.wrappers if all(key.startswith("".join(self.wrappers)) for key in self.rows) else (),
+            notes=self.notes,
             wanted=len(self.want),
         )
 

@@ -82,6 +82,7 @@ class ReportDocument(TypedDict):
     collisions: list[CollisionDocument]
     errors: list[ErrorDocument]
     wrappers: list[str]
+    notes: list[str]
 
 
 OutputDocument = TypedDict("OutputDocument", {"from": list[str], "rule": int | None, "line": int | None, "how": str})
@@ -140,6 +141,8 @@ class Report:
     params: float
     """Loaded elements over all target elements."""
     wrappers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What should be known of how either side was read."""
     wanted: int = field(default=0)
     """The number of target keys."""
 
@@ -167,6 +170,7 @@ class Report:
             "collisions": [{"key": row.key, "rules": list(row.rules)} for row in self.collisions],
             "errors": [_error(error) for error in self.errors],
             "wrappers": list(self.wrappers),
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:

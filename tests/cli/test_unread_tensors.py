@@ -65,7 +65,15 @@ def test_each_command_names_what_is_not_read(case: str, folder: Path, capsys: py
         output = capsys.readouterr()
         assert output.err.splitlines().count(f"note: {note}") == 1, arguments
         assert note not in output.out
-    for arguments in (("inspect", "net.pth"), ("suggest", "net.pth", TARGET), ("verify", "net.pth", TARGET)):
+    for arguments in (
+        ("inspect", "net.pth"),
+        ("suggest", "net.pth", TARGET),
+        ("verify", "net.pth", TARGET),
+        ("check", "net.pth", TARGET),
+        ("plan", "net.pth", TARGET),
+        ("adapt", "net.pth", TARGET, "-o", "third.safetensors"),
+        ("adapt", "net.pth", "py:net:build?classes=5", "-o", "fourth.safetensors"),
+    ):
         call(*arguments, "--json")
         # `inspect` is about one file, and so does not name it.
         expected = note.removeprefix("net.pth: ") if arguments[0] == "inspect" else note
@@ -103,3 +111,20 @@ def test_another_state_dict_says_nothing(folder: Path) -> None:
     torch.save({"model": state, "ema": {**state, "odd": odd}}, folder / "two.pth")
     assert open_checkpoint("two.pth#model").notes == ()
     assert len(open_checkpoint("two.pth#ema").notes) == 1
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_what_keeps_a_mapping_from_being_the_state_dict_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = torch.zeros(2, dtype=torch.complex32)
+    torch.save({"h": odd, "rng": [odd.clone()], "sub": save_net(folder / "net.pth")}, folder / "two.pth")
+    named = "'h' (torch.complex32), 'rng.0' (torch.complex32)"
+    note = f"only 'sub' is taken; beside it ckptfix does not read 2 tensors: {named}"
+    assert open_checkpoint("two.pth").notes == (note,)
+    assert open_checkpoint("two.pth#sub").notes == ()  # which was asked for
+    assert call("check", "two.pth", TARGET) == 0
+    assert f"note: two.pth: {note}" in capsys.readouterr().err
+    state = np.random.default_rng(0).bit_generator.state
+    torch.save({"rng": np.arange(3, dtype="u4"), "state": state, "sub": save_net(folder / "net.pth")}, "three.pth")
+    assert open_checkpoint("three.pth").notes == ()

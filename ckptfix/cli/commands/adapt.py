@@ -93,7 +93,7 @@ def command(
         max_shard_size=max_shard_size,
     )
     said = suggestion.notes if suggestion else ()
-    for note in job.notes:
+    for note in job.plan.notes:
         if note not in said:
             show_note(note)
     report = job.plan.report()

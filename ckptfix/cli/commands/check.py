@@ -26,7 +26,7 @@ def command(source: str, target: str, recipe: str | None, variables: tuple[tuple
     from ckptfix.report import text
 
     job = prepare_job(source, target, recipe, dict(variables), max_output="default")
-    for note in job.notes:
+    for note in job.plan.notes:
         show_note(note)
     report = job.plan.report()
     if as_json:

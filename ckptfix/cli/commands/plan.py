@@ -45,7 +45,7 @@ def command(
     budget: int | Literal["default"] = "default" if max_output is None else max_output
     job = prepare_job(source, target, recipe, dict(variables), max_output=budget)
     plan = job.plan
-    for note in job.notes:
+    for note in plan.notes:
         show_note(note)
     if trace is not None and trace not in plan.rows:
         near = nearest_keys(trace, plan.rows)

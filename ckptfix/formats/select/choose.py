@@ -10,7 +10,8 @@ from typing import Literal
 
 from ckptfix.counts import count
 from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
-from ckptfix.formats.base import Contents, Node, TensorRef
+from ckptfix.formats.base import Contents, Node, Opaque, TensorRef
+from ckptfix.formats.pickle.values import is_of_torch
 from ckptfix.formats.select.checkpoint import Candidate, Checkpoint, find_aliases
 from ckptfix.formats.select.nesting import (
     Budget,
@@ -24,7 +25,7 @@ from ckptfix.formats.select.nesting import (
     mapping_of,
     name_of,
 )
-from ckptfix.formats.select.unread import describe_unread
+from ckptfix.formats.select.unread import describe_beside, describe_unread, is_unread
 from ckptfix.tensors import DType, Manifest
 
 WHOLE = "."
@@ -63,11 +64,13 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
     not exist, MalformedFile where two tensors have one key.
     """
     budget = Budget()
-    found, optimizers = _search(contents.root, budget)
+    found, optimizers, passed = _search(contents.root, budget)
     candidates = tuple(one.candidate for one in found)
+    beside: tuple[str, ...] = ()
     if select is None:
         chosen = _choose(contents, found, budget)
         path, flat = chosen.path, chosen.flat
+        beside = describe_beside(path, {key: value for key, value in passed.items() if not _is_inside(key, path)})
     else:
         path = select or WHOLE
         flat = _take(contents, path, candidates, budget)
@@ -83,19 +86,21 @@ def select_state_dict(contents: Contents, select: str | None = None) -> Checkpoi
         ignored=flat.ignored,
         optimizers=optimizers,
         aliases=find_aliases(flat.tensors),
-        notes=(*contents.notes, *describe_unread(flat.unread)),
+        notes=(*contents.notes, *describe_unread(flat.unread), *beside),
         stamps=contents.stamps,
     )
 
 
-def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
-    """List the state dicts and the optimizers in the file's order. Each value is looked into once.
+def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...], dict[str, Opaque]]:
+    """List the state dicts and the optimizers in the file's order, and torch's tensors outside of them that are not
+    read. Each value is looked into once.
 
     A best accuracy or the state of a random generator does not make a state dict of what holds it: such a mapping
     counts only where the file has no other, and is searched like one without tensors.
     """
     found: list[_Found] = []
     optimizers: list[str] = []
+    passed: dict[str, Opaque] = {}
     seen: set[int] = set()
     pending: list[tuple[_Trail, Node]] = [(None, root)]
     while pending:
@@ -103,6 +108,8 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
         if is_tensor(node) or id(node) in seen:
             continue
         seen.add(id(node))
+        if isinstance(node, Opaque) and is_of_torch(node.module) and is_unread(node):
+            passed[_dotted(trail)] = node
         if is_optimizer(node):
             optimizers.append(_dotted(trail))
             continue
@@ -118,9 +125,9 @@ def _search(root: Node, budget: Budget) -> tuple[list[_Found], tuple[str, ...]]:
         budget.spend(node, len(inside))
         pending.extend(((trail, name), child) for name, child in reversed(inside))
     if any(not one.asides for one in found):
-        return [one for one in found if not one.asides], tuple(optimizers)
+        return [one for one in found if not one.asides], tuple(optimizers), passed
     outermost = [one for one in found if not any(_is_inside(one.path, other.path) for other in found)]
-    return outermost, tuple(optimizers)
+    return outermost, tuple(optimizers), passed
 
 
 def _dotted(trail: _Trail) -> str:

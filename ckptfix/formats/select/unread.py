@@ -43,6 +43,16 @@ def describe_unread(unread: Mapping[str, Opaque]) -> tuple[str, ...]:
     return (*notes, f"{count(rest, 'more tensor')} that ckptfix does not read: left out") if rest > 0 else tuple(notes)
 
 
+def describe_beside(path: str, unread: Mapping[str, Opaque]) -> tuple[str, ...]:
+    """Note the tensors that lie outside of the state dict at `path`, and keep what holds them from being one."""
+    if not unread:
+        return ()
+    named = [f"'{key[:_LETTERS]}' ({_kind(value)[:_LETTERS]})" for key, value in list(unread.items())[:_SHOWN]]
+    more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+    others = count(len(unread), "tensor")
+    return (f"only '{path}' is taken; beside it ckptfix does not read {others}: {', '.join(named)}{more}",)
+
+
 def _kind(value: Opaque) -> str:
     """Say what is special: the dtype, or the class where that is it."""
     if value.name == "_rebuild_meta_tensor_no_storage":
