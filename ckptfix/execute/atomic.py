@@ -64,6 +64,10 @@ class NewFile:
                 raise
         _sync_folder(self._folder)
 
+    def is_published(self) -> bool:
+        """Tell whether the file has its name: it may be that only its folder could not be synced."""
+        return is_at(self._fd, self._path)
+
 
 @contextmanager
 def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:

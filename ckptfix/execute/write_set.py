@@ -67,7 +67,10 @@ def write_set(
             last.publish(replace=replace)
         except Exception:
             # An error is the end of it; a run that is interrupted or killed leaves what it has finished.
-            finished.withdraw()
+            if last.is_published():
+                finished.discard()
+            else:
+                finished.withdraw()
             raise
         except KeyboardInterrupt as interrupt:
             waiting = sum(finished.waits(part, plan.only(part.keys)) for part in parts)

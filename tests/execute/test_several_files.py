@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -510,6 +512,24 @@ def test_an_index_that_appears_at_the_end_is_not_replaced_and_nothing_is_left(
     with pytest.raises(OutputExists, match=r"exists \(--force"):
         api.adapt(source, source, f"{tmp_path}/{name}", max_shard_size=LIMIT)
     assert _names(folder) == [last.name] and last.read_text() == "mine"
+
+
+def test_an_output_whose_names_may_not_last_is_not_taken_away(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails once all is there: that is an error, and no reason to remove what the index names."""
+    index, fsync = tmp_path / "out" / "model.safetensors.index.json", os.fsync
+
+    def fail(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) and index.exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteFailed, match="input/output error"):
+        api.adapt(source, source, f"{tmp_path}/out/", max_shard_size=LIMIT)
+    assert len(open_checkpoint(index).tensors) == len(_state())
+    assert _hidden(tmp_path / "out") == []
 
 
 def test_a_shard_that_appears_at_the_end_is_not_replaced(
