@@ -1,13 +1,14 @@
-"""Measure the values of tensors, one at a time."""
+"""Measure the values of tensors, a block at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-import torch
+import numpy as np
 
-from ckptfix.execute.evaluate import from_bytes
+from ckptfix.execute.elements import Numbers, decoder_of
 from ckptfix.formats import Checkpoint, Reader
 
 
@@ -28,27 +29,98 @@ class Stats:
         return asdict(self)
 
 
-def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, Stats]]:
-    """Measure each tensor; of a complex one, the absolute values. Raises what reading raises."""
+def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, Stats | None]]:
+    """Measure each tensor; of a complex one, the absolute values. None for a dtype of less than a byte.
+
+    Raises what reading raises.
+    """
     with Reader(checkpoint.stamps) as reader:
         for key in keys:
             ref = checkpoint.tensors[key]
-            tensor = from_bytes(reader.read(ref), ref.spec)
-            numbers = (tensor.abs() if tensor.is_complex() else tensor).to(torch.float64)
-            finite = numbers[torch.isfinite(numbers)]
-            some = finite.numel() > 0
-            # Sums and squares of the largest float64 numbers would overflow.
-            scale = float(finite.abs().max()) or 1.0 if some else 1.0
-            scaled = finite / scale
-            yield (
-                key,
-                Stats(
-                    least=float(finite.min()) if some else None,
-                    largest=float(finite.max()) if some else None,
-                    mean=float(scaled.mean()) * scale if some else None,
-                    deviation=float(scaled.std(correction=0)) * scale if some else None,
-                    zeros=int((finite == 0).sum()),
-                    nan=int(torch.isnan(numbers).sum()),
-                    infinite=int(torch.isinf(numbers).sum()),
-                ),
-            )
+            decode = decoder_of(ref.spec.dtype)
+            if decode is None:
+                yield key, None
+                continue
+            chunks = whole_elements(reader.chunks(ref), ref.spec.dtype.bits // 8)
+            yield key, _sum_up(_measure_block(decode(chunk)) for chunk in chunks)
+
+
+def whole_elements(chunks: Iterable[bytes], itemsize: int) -> Iterator[bytes]:
+    """Give the same bytes, cut between elements: what is inflated comes in pieces of any length."""
+    rest = b""
+    for chunk in chunks:
+        data = rest + bytes(chunk) if rest else bytes(chunk)
+        end = len(data) - len(data) % itemsize
+        rest = data[end:]
+        if end:
+            yield data[:end] if rest else data
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The counts of a run of elements, and what the finite ones come to."""
+
+    finite: int
+    least: float
+    largest: float
+    mean: float
+    deviation: float
+    zeros: int
+    nan: int
+    infinite: int
+
+
+_NOTHING = _Block(0, math.inf, -math.inf, 0.0, 0.0, 0, 0, 0)
+
+
+def _measure_block(numbers: Numbers) -> _Block:
+    is_finite = np.isfinite(numbers)
+    finite = numbers if is_finite.all() else numbers[is_finite]
+    nan = int(np.isnan(numbers).sum()) if finite is not numbers else 0
+    infinite = numbers.size - finite.size - nan
+    if not finite.size:
+        return _Block(0, math.inf, -math.inf, 0.0, 0.0, 0, nan, infinite)
+    least, largest = float(finite.min()), float(finite.max())
+    # Sums and squares of the largest float64 numbers would overflow.
+    scale = max(-least, largest) or 1.0
+    scaled = finite / scale
+    zeros = finite.size - int(np.count_nonzero(finite))
+    mean, deviation = float(scaled.mean()) * scale, float(scaled.std()) * scale
+    return _Block(finite.size, least, largest, mean, deviation, zeros, nan, infinite)
+
+
+def _sum_up(blocks: Iterable[_Block]) -> Stats:
+    whole = _NOTHING
+    for block in blocks:
+        whole = _join(whole, block)
+    some = whole.finite > 0
+    return Stats(
+        least=whole.least if some else None,
+        largest=whole.largest if some else None,
+        mean=whole.mean if some else None,
+        deviation=whole.deviation if some else None,
+        zeros=whole.zeros,
+        nan=whole.nan,
+        infinite=whole.infinite,
+    )
+
+
+def _join(one: _Block, other: _Block) -> _Block:
+    """Give the block of both. Formula: Chan, Golub, LeVeque 1979, for deviations, which do not overflow."""
+    count = one.finite + other.finite
+    left, right = (one.finite / count, other.finite / count) if count else (0.0, 0.0)
+    across = math.sqrt(left * right)
+    return _Block(
+        count,
+        min(one.least, other.least),
+        max(one.largest, other.largest),
+        left * one.mean + right * other.mean,
+        math.hypot(
+            math.sqrt(left) * one.deviation,
+            math.sqrt(right) * other.deviation,
+            across * one.mean - across * other.mean,
+        ),
+        one.zeros + other.zeros,
+        one.nan + other.nan,
+        one.infinite + other.infinite,
+    )

@@ -66,12 +66,15 @@ def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple
         yield f"{values} that unpickling would have made by calling code (--security lists them)"
 
 
-def show_stats(manifest: Manifest, measured: Mapping[str, Stats]) -> Iterator[str]:
-    """Show what the values of each tensor come to."""
+def show_stats(manifest: Manifest, measured: Mapping[str, Stats | None]) -> Iterator[str]:
+    """Show what the values of each tensor come to; dashes where they were not measured."""
     rows: list[tuple[str, ...]] = [
         ("key", "tensor", "least", "largest", "mean", "deviation", "zeros", "NaN", "infinite")
     ]
     for key, stats in measured.items():
+        if stats is None:
+            rows.append((key, str(manifest[key]), *"-------"))
+            continue
         numbers = (stats.least, stats.largest, stats.mean, stats.deviation)
         shown = ("-" if number is None else f"{number:.4g}" for number in numbers)
         rows.append((key, str(manifest[key]), *shown, str(stats.zeros), str(stats.nan), str(stats.infinite)))

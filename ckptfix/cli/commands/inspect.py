@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import click
 
 from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
+from ckptfix.counts import count
 from ckptfix.errors import InvalidCall
 from ckptfix.formats import Checkpoint, open_checkpoint, split_select, wrapper_prefixes
 from ckptfix.tensors import Manifest
@@ -135,12 +136,20 @@ def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
 
 
 def _show_stats(checkpoint: Checkpoint, keys: list[str], *, as_json: bool) -> None:
-    from ckptfix.execute.stats import measure
+    from ckptfix.execute.stats import Stats, measure
     from ckptfix.report import text
 
     measured = dict(measure(checkpoint, keys))
+    unmeasured = {key: str(checkpoint.manifest[key].dtype) for key, stats in measured.items() if stats is None}
+    if unmeasured:
+        dtypes = " and ".join(dict.fromkeys(unmeasured.values()))
+        show_note(f"no statistics of {dtypes}, whose elements are less than a byte: {count(len(unmeasured), 'tensor')}")
     if as_json:
-        rows = {key: checkpoint.manifest[key].to_json() | stats.to_json() for key, stats in measured.items()}
+        none = dict.fromkeys(field.name for field in fields(Stats))
+        rows = {
+            key: checkpoint.manifest[key].to_json() | (stats.to_json() if stats else none)
+            for key, stats in measured.items()
+        }
         print_json({"schema_version": 1, "tensors": rows})
     else:
         echo_lines(text.show_stats(checkpoint.manifest, measured))
