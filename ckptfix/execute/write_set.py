@@ -65,16 +65,16 @@ def write_set(
             last.write(0, _last_file(destination, plan, parts, finished, receipt.to_text(), files))
             finished.commit(replace=replace)
             last.publish(replace=replace)
-        except Exception:
+        except (Exception, KeyboardInterrupt) as stop:
             # An error is the end of it; a run that is interrupted or killed leaves what it has finished.
             if last.is_published():
                 finished.discard()
+            elif isinstance(stop, KeyboardInterrupt):
+                waiting = sum(finished.waits(part, plan.only(part.keys)) for part in parts)
+                raise KeyboardInterrupt(*_say_waiting(waiting, len(parts))) from stop
             else:
                 finished.withdraw()
             raise
-        except KeyboardInterrupt as interrupt:
-            waiting = sum(finished.waits(part, plan.only(part.keys)) for part in parts)
-            raise KeyboardInterrupt(*_say_waiting(waiting, len(parts))) from interrupt
         finished.discard()
         if replace:
             finished.discard_older()
