@@ -166,11 +166,11 @@ def _unknown(head: bytes, path: Path) -> CkptfixError:
         return UnknownFormat("is a git-lfs pointer, not the file it points to", hint="run `git lfs pull`")
     if start.startswith((b"<!doctype html", b"<html")):
         return UnknownFormat("is a web page, not a checkpoint", hint="the download went to a log-in or an error page")
+    if _is_text(head):
+        return UnknownFormat("is a text file, not a checkpoint")
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             return UnknownFormat(f"is {kind}, not a checkpoint that ckptfix reads")
-    if _is_text(head):
-        return UnknownFormat("is a text file, not a checkpoint")
     names = ", ".join(sorted(known.name for known in list_formats()))
     return UnknownFormat("is no checkpoint of a known format", hint=f"known are: {names}")
 
@@ -179,6 +179,7 @@ _OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "a gzip archive",
+    **dict.fromkeys((b"x^", b"x\x9c", b"x\xda"), "compressed by zlib (joblib writes such files)"),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ckptfix.counts import count
 from ckptfix.digest import hash_text
 from ckptfix.errors import CkptfixError, MalformedFile, TruncatedFile
 from ckptfix.formats.base import (
@@ -62,7 +63,7 @@ class DistributedCheckpoint(Format):
         if missing := lacking(path, names):
             shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             raise TruncatedFile(
-                f"{len(missing)} of its {len(names)} files are missing: {shown}",
+                f"lacks {len(missing)} of its {count(len(names), 'file')}: {shown}",
                 hint="copy the files of every rank into the same folder",
             )
         noted, stamps = _check_files(path, names, metadata)

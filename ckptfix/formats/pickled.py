@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ckptfix.errors import MalformedFile
+from ckptfix.errors import MalformedFile, RefusedContent, UnknownFormat
 from ckptfix.formats.base import Contents, File, Format, Node
 from ckptfix.formats.pickle import WITH_ARRAYS, Machine, Stream, is_legacy, list_opaque
 
@@ -21,6 +21,9 @@ _BEGINNINGS = (
 )
 _NAME = re.compile(rb"\(?c[\w.]+\n[\w.]+\n[()\]}pqNSUVX.]")
 """What protocols 0 and 1 make of a class, and what follows it: its arguments or the memo."""
+
+_JOBLIB = "joblib.numpy_pickle.NumpyArrayWrapper"
+"""What stands for an array: its bytes follow the opcode that builds this (joblib/numpy_pickle.py)."""
 
 
 class Pickled(Format):
@@ -38,7 +41,15 @@ class Pickled(Format):
         with File(path) as file:
             stream = Stream(file.read, 0, file.size, path)
             machine = Machine(stream, _refuse_id, WITH_ARRAYS)
-            root = machine.load()
+            try:
+                root = machine.load()
+            except RefusedContent as error:
+                if any(str(value) == _JOBLIB for value in machine.created):
+                    raise UnknownFormat(
+                        "is a file of joblib, whose arrays lie amid the opcodes of its pickle",
+                        hint="where you trust it, load it with joblib and write the arrays with numpy.savez",
+                    ) from error
+                raise
             if stream.remaining:
                 raise MalformedFile(
                     f"has {stream.remaining} bytes after its pickle", hint="split it: one pickle to a file"

@@ -7,6 +7,7 @@ The names are those of files beside the index.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ckptfix.formats.base import (
     Pairs,
     ShardedFormat,
     TensorRef,
+    access_error,
     file_beside,
     is_index,
     lacking,
@@ -36,6 +38,7 @@ MAX_SHARDS = 20_000
 """Files of one checkpoint; the largest published ones have some hundreds."""
 
 _SHOWN = 3
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")
 
 
 class Sharded(ShardedFormat):
@@ -57,7 +60,7 @@ class Sharded(ShardedFormat):
         files = {name: file_beside(path, name) for name in index.shards}
         if missing := lacking(path, files):
             raise TruncatedFile(
-                f"{len(missing)} of its {len(files)} shards are missing: {_list(missing)}",
+                f"lacks {len(missing)} of its {count(len(files), 'shard')}: {_list(missing)}",
                 hint="copy or download them into the same folder",
             )
         opened: dict[str, Contents] = {}
@@ -75,7 +78,7 @@ class Sharded(ShardedFormat):
             Pairs(items),
             index.metadata(opened),
             tuple(found for name, one in opened.items() for found in _opaque(name, one)),
-            (*index.notes(items), *_notes_on(extra)),
+            (*index.notes(items), *_notes_on(extra), *_notes_on_unnamed(path, index.shards)),
         )
 
 
@@ -166,7 +169,7 @@ def _collect(index: _Index, opened: Mapping[str, Contents]) -> tuple[list[tuple[
     if wrong:
         key = wrong[0]
         found = f"it lies in {holders[key]}" if key in holders else "no shard has it"
-        more = f"; so it is with {len(wrong) - 1} more keys" if len(wrong) > 1 else ""
+        more = f"; so it is with {count(len(wrong) - 1, 'more key')}" if len(wrong) > 1 else ""
         raise MalformedFile(f"the index says that {key[:200]!r} is in {index.weight_map[key]}, {found}{more}")
     return items, extra
 
@@ -178,6 +181,19 @@ def _notes_on(extra: list[str]) -> tuple[str, ...]:
         if extra
         else ()
     )
+
+
+def _notes_on_unnamed(path: Path, named: list[str]) -> tuple[str, ...]:
+    """Say which files beside the index are called like its shards: of another set, or of a run that was cut short."""
+    sets = {found[1] for name in named if (found := _SHARD.fullmatch(name))}
+    try:
+        beside = sorted({file.name for file in path.parent.iterdir()}.difference(named))
+    except OSError as error:
+        raise access_error(path.parent, error) from error
+    unnamed = [name for name in beside if (found := _SHARD.fullmatch(name)) and found[1] in sets]
+    if not unnamed:
+        return ()
+    return (f"{count(len(unnamed), 'shard')} beside the index that it does not name: {_list(unnamed)}: left out",)
 
 
 def _opaque(name: str, one: Contents) -> list[tuple[str, Opaque]]:

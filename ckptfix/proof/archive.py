@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ckptfix._version import __version__
+from ckptfix.counts import count
 from ckptfix.execute.receipt import RECEIPT_KEY, read_receipt
 from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import CHUNK, File
@@ -51,7 +52,7 @@ def _check_zip(checkpoint: Checkpoint) -> Finding:
             if entry.offset not in checked and _checksum(file, entry) != entry.crc32
         ]
     if damaged:
-        return fail(f"{len(damaged)} entries do not have the CRC-32 that the archive keeps: {first_keys(damaged)}")
+        return fail(f"{count(len(damaged), 'member')} without the CRC-32 that the archive keeps: {first_keys(damaged)}")
     return Finding(passed=True)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ckptfix.counts import count
 from ckptfix.digest import hash_chunks
 from ckptfix.execute.evaluate import to_bytes
 from ckptfix.execute.receipt import read_receipt
@@ -36,10 +37,10 @@ def check_by_source(tensors: Mapping[str, Tensor], plan: Plan, source: Checkpoin
         if key not in tensors or not _same_bytes(tensors[key], recompute(row.expr, again.tensors, initial))
     ]
     if wrong:
-        problems.append(f"{len(wrong)} tensors differ from what the source gives: {first_keys(wrong)}")
+        problems.append(f"{count(len(wrong), 'tensor')} unlike what the source gives: {first_keys(wrong)}")
     surplus = [key for key in tensors if key not in plan.outputs]
     if surplus:
-        problems.append(f"{len(surplus)} tensors are not of the plan: {first_keys(surplus)}")
+        problems.append(f"{count(len(surplus), 'tensor')} not of the plan: {first_keys(surplus)}")
     return Finding(not problems, tuple(problems), (again.note,) if again.note else ())
 
 
@@ -58,7 +59,7 @@ def check_by_receipt(checkpoint: Checkpoint) -> Finding:
             if key in receipt.entries and hash_chunks(reader.chunks(ref)) != receipt.entries[key].blake3
         ]
     if wrong:
-        problems.append(f"{len(wrong)} tensors do not match the receipt's digest: {first_keys(wrong)}")
+        problems.append(f"{count(len(wrong), 'tensor')} unlike the receipt's digest: {first_keys(wrong)}")
     return Finding(not problems, tuple(problems))
 
 
@@ -69,7 +70,9 @@ def check_header(checkpoint: Checkpoint) -> Finding:
         return Finding(passed=None)
     strange = sorted(checkpoint.tensors.keys() ^ receipt.entries.keys())
     if strange:
-        return fail(f"{len(strange)} tensors are in the file or in its receipt, not in both: {first_keys(strange)}")
+        return fail(
+            f"{count(len(strange), 'tensor')} in the file or in its receipt, not in both: {first_keys(strange)}"
+        )
     if receipt.seal(checkpoint.manifest, checkpoint.metadata) != receipt:
         return fail("a shape, a dtype, the metadata or the receipt is not what was written: its digest differs")
     return Finding(passed=True)

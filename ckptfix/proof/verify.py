@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from typing_extensions import TypedDict
 
+from ckptfix.counts import count
 from ckptfix.diff import compare
 from ckptfix.execute.evaluate import to_bytes
 from ckptfix.execute.receipt import read_receipt
@@ -154,7 +155,7 @@ def _load_strict(
     """Build the target and load with `strict=True`; where only shapes are known, they decide."""
     diff = compare(checkpoint.manifest, target.manifest)
     if faults := [*diff.missing, *diff.unexpected, *diff.mismatched]:
-        return fail(f"a strict load would fail on {len(faults)} keys: {first_keys(faults)}"), None
+        return fail(f"a strict load would fail on {count(len(faults), 'key')}: {first_keys(faults)}"), None
     if target.build is None:
         return Finding(passed=True, notes=(f"nothing was built: {target.not_buildable}",)), None
     module = target.build(1)

@@ -137,7 +137,11 @@ _BROKEN: dict[str, tuple[Callable[[Metadata], object], type[CkptfixError], str]]
     "a file above": (lambda m: _place(m, relative_path="../x"), MalformedFile, "no plain name"),
     "an absolute file": (lambda m: _place(m, relative_path="/etc/passwd"), MalformedFile, "no plain name"),
     "a file with NUL": (lambda m: _place(m, relative_path="a\0"), MalformedFile, "no plain name"),
-    "a missing file": (lambda m: _place(m, relative_path="__7_0.distcp"), TruncatedFile, "missing: __7_0.distcp"),
+    "a missing file": (
+        lambda m: _place(m, relative_path="__7_0.distcp"),
+        TruncatedFile,
+        "lacks 1 of its 2 files: __7_0",
+    ),
     "a place beyond the end": (lambda m: _place(m, offset=10**6), TruncatedFile, "ends at byte"),
     "a place at 2^70": (lambda m: _place(m, offset=2**70), MalformedFile, "no possible place"),
     "a negative place": (lambda m: _place(m, offset=-1), MalformedFile, "no possible place"),

@@ -11,12 +11,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile, NoTensors, TruncatedFile
+from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile, NoTensors, TruncatedFile, UnknownFormat
 from ckptfix.formats import Reader, TensorRef, open_checkpoint
 from ckptfix.formats.pickle import limits
 
@@ -316,3 +317,17 @@ def test_a_safetensors_header_may_begin_like_a_pickle(tmp_path: Path) -> None:
         if head == b"\x80\x02":
             return
     pytest.fail("no header of 640 bytes was made")
+
+
+@pytest.mark.parametrize(("compress", "expected"), [(0, "a file of joblib"), (3, "zlib"), (("zlib", 9), "zlib")])
+def test_names_the_files_of_joblib(compress: object, expected: str, tmp_path: Path) -> None:
+    joblib.dump({"w": np.arange(12.0), "b": np.ones(3)}, tmp_path / "x.pkl", compress=compress)
+    with pytest.raises(UnknownFormat, match=expected):
+        open_checkpoint(tmp_path / "x.pkl")
+
+
+def test_a_class_of_protocol_0_begins_a_pickle(tmp_path: Path) -> None:
+    value = OrderedDict(w=np.arange(3.0))
+    for protocol in (0, 1):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
+        assert list(open_checkpoint(tmp_path / "x.pkl").tensors) == ["w"]

@@ -174,7 +174,7 @@ _BROKEN: dict[str, tuple[Callable[[Path], None], type[CkptfixError], str]] = {
     "a link": (_link, MalformedFile, "leads out of the folder"),
     "a FIFO": (_fifo, CkptfixError, "not a regular file"),
     "a folder": (_directory, CkptfixError, "is a directory"),
-    "a missing shard": (_missing, TruncatedFile, "1 of its 2 shards are missing: model-00001-of-00002.safetensors"),
+    "a missing shard": (_missing, TruncatedFile, "lacks 1 of its 2 shards: model-00001-of-00002.safetensors"),
     "a key that its shard lacks": (
         _names("model-00002-of-00002.safetensors"),
         MalformedFile,
@@ -253,3 +253,25 @@ def test_the_index_of_a_variant(tmp_path: Path) -> None:
     assert checkpoint.path == tmp_path / "model.safetensors.index.fp16.json"
     assert checkpoint.manifest.tensors.keys() == tensors.keys()
     assert target(checkpoint.path).manifest.tensors == checkpoint.manifest.tensors
+
+
+def test_a_shard_that_the_index_does_not_name_is_noted(tmp_path: Path) -> None:
+    _pair(tmp_path)
+    for name in ("other-00001-of-00002.safetensors", "model.safetensors.bak", "model-00003.safetensors"):
+        (tmp_path / name).write_bytes(b"no shard of this set")
+    assert open_checkpoint(tmp_path).notes == ()
+    save_file({"c": torch.ones(1)}, tmp_path / "model-00003-of-00003.safetensors")
+    note = "1 shard beside the index that it does not name: model-00003-of-00003.safetensors: left out"
+    assert open_checkpoint(tmp_path).notes == (note,)
+    assert open_checkpoint(tmp_path / "model.safetensors.index.json").notes == (note,)
+
+
+@pytest.mark.parametrize(("wrong", "more"), [(1, ""), (2, "; so it is with 1 more key")])
+def test_keys_that_their_shards_lack_are_counted(wrong: int, more: str, tmp_path: Path) -> None:
+    _pair(tmp_path)
+    first, second = sorted(set(_map(tmp_path).values()))
+    named = _map(tmp_path) | dict.fromkeys(["a.bf16", "a.f8"][:wrong], second)
+    _write_index(tmp_path, named)
+    with pytest.raises(MalformedFile) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.message == f"the index says that 'a.bf16' is in {second}, it lies in {first}{more}"

@@ -73,10 +73,10 @@ def test_one_flipped_bit_is_found_by_the_receipt_and_by_the_source(key: str, cas
     flip(case.out, key, random.Random(key).randrange(storage.nbytes * 8 - 1))
     found = verify(case.out, case.target, input_shape=case.shape)
     assert (found.ok, found.values, found.strict_load) == (False, False, True)
-    assert found.problems == (f"1 tensors do not match the receipt's digest: {key}",)
+    assert found.problems == (f"1 tensor unlike the receipt's digest: {key}",)
     found = by_source(case)
     assert (found.ok, found.values) == (False, False)
-    assert found.problems == (f"1 tensors differ from what the source gives: {key}",)
+    assert found.problems == (f"1 tensor unlike what the source gives: {key}",)
 
 
 def test_a_flipped_bit_in_an_archive_without_mended_checksums_is_refused(case: Case) -> None:
@@ -99,12 +99,12 @@ def test_the_second_path_is_not_fooled_by_a_file_with_a_sound_receipt_of_wrong_v
     assert verify(case.out, case.target, input_shape=case.shape).values is True
     found = by_source(case)
     assert (found.ok, found.values) == (False, False)
-    assert found.problems == ("11 tensors differ from what the source gives: conv.weight, conv.bias, norm.weight, ...",)
+    assert found.problems == ("11 tensors unlike what the source gives: conv.weight, conv.bias, norm.weight, ...",)
 
 
 def test_another_recipe(case: Case) -> None:
     found = by_source(case, recipe=HEAD.replace("value: target", "value: zeros"))
-    assert found.problems == ("2 tensors differ from what the source gives: head.weight, head.bias",)
+    assert found.problems == ("2 tensors unlike what the source gives: head.weight, head.bias",)
     incomplete = by_source(case, recipe=HEAD.replace('  - {op: fill, keys: "head.*", value: target}\n', ""))
     assert incomplete.problems[0] == "the recipe is not complete for this source and target"
     assert not incomplete.ok
@@ -118,13 +118,13 @@ def test_a_missing_key_and_one_too_many(case: Case) -> None:
     found = by_source(case, less)
     assert (found.ok, found.strict_load, found.forward) == (False, False, None)
     assert found.problems == (
-        "1 tensors differ from what the source gives: left.bias",
-        "a strict load would fail on 1 keys: left.bias",
+        "1 tensor unlike what the source gives: left.bias",
+        "a strict load would fail on 1 key: left.bias",
     )
     more = save_plain({**tensors, "extra": torch.zeros(1)}, case.out.with_stem("more"))
     assert by_source(case, more).problems == (
-        "1 tensors are not of the plan: extra",
-        "a strict load would fail on 1 keys: extra",
+        "1 tensor not of the plan: extra",
+        "a strict load would fail on 1 key: extra",
     )
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_shape(case: Case) -> None:
     tensors = read(case.out) | {"head.bias": torch.zeros(4)}
     found = verify(save_plain(tensors, case.out.with_stem("wrong")), case.target, input_shape=case.shape)
     assert found.strict_load is False
-    assert found.problems == ("a strict load would fail on 1 keys: head.bias",)
+    assert found.problems == ("a strict load would fail on 1 key: head.bias",)
 
 
 def test_nan_weights_fail_the_forward_pass(case: Case) -> None:
