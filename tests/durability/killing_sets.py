@@ -37,6 +37,13 @@ def state(out: Path, old: Path, new: Path) -> str:
     return "mixed"
 
 
+def wait_until_begun(pid: int, out: Path) -> None:
+    """Wait until a run has its first file, or has ended."""
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not list(out.glob(".ckptfix-*")) and os.waitid(os.P_PID, pid, ended) is None:
+        time.sleep(0.001)
+
+
 def kill_runs(folder: Path, name: str, kills: int) -> dict[str, int | float]:
     """Replace the old output by what is made of `folder/new.pth`, and kill that; then let the next run end."""
     out = folder / name
@@ -52,8 +59,10 @@ def kill_runs(folder: Path, name: str, kills: int) -> dict[str, int | float]:
 
     took = 60.0
     for word, whole in kept.items():
+        pid = run(word)
+        wait_until_begun(pid, out)
         start = time.perf_counter()
-        assert os.waitpid(run(word), 0)[1] == 0
+        assert os.waitpid(pid, 0)[1] == 0
         took = min(took, time.perf_counter() - start)
         shutil.copytree(out, whole)
 
@@ -63,8 +72,7 @@ def kill_runs(folder: Path, name: str, kills: int) -> dict[str, int | float]:
         shutil.rmtree(out)
         shutil.copytree(kept["old"], out)
         pid = run("new")
-        while not list(out.glob(".ckptfix-*")):
-            time.sleep(0.001)
+        wait_until_begun(pid, out)
         time.sleep(moments.uniform(0, took))
         os.kill(pid, signal.SIGKILL)
         seen["killed" if os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else "ended before"] += 1
@@ -75,7 +83,7 @@ def kill_runs(folder: Path, name: str, kills: int) -> dict[str, int | float]:
         seen["the next run ended it"] += state(out, *kept.values()) == "new" and names == {
             path.name for path in kept["new"].iterdir()
         }
-    return {**seen, "kills": kills, "files": len(list(kept["new"].iterdir())), "seconds_of_a_run": round(took, 3)}
+    return {**seen, "kills": kills, "files": len(list(kept["new"].iterdir())), "seconds_of_writing": round(took, 3)}
 
 
 if __name__ == "__main__":
