@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ckptfix.proof.training.finetune import Progress as TrainingProgress
     from ckptfix.proof.training.report import FinetuneReport
     from ckptfix.proof.verify import Verification
-    from ckptfix.targets import Target
+    from ckptfix.targets.base import Target
 
 
 __all__ = [

@@ -15,7 +15,8 @@ from ckptfix.execute.write import Progress
 from ckptfix.execute.write_set import write_alone, write_set
 from ckptfix.expr import Read, leaves
 from ckptfix.formats import Checkpoint, open_checkpoint, wrapper_prefixes
-from ckptfix.targets import Target, resolve
+from ckptfix.targets import resolve
+from ckptfix.targets.base import Target
 from ckptfix.tensors import DType
 
 if TYPE_CHECKING:

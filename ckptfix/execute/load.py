@@ -14,7 +14,7 @@ from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.values import Values
 from ckptfix.formats import Checkpoint, Reader
 from ckptfix.planning import Plan
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from ckptfix.errors import Origin
 from ckptfix.execute.finite import Count, count, refuse_introduced
 from ckptfix.expr import Expr, Initial, Read
 from ckptfix.formats.base import CHUNK, Reader, TensorRef
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from ckptfix.expr import Expr, Read, sources
 from ckptfix.formats import Checkpoint, output_format
 from ckptfix.formats.base import Format, Reader
 from ckptfix.planning import Plan
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written and the bytes in all."""

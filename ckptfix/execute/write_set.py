@@ -30,7 +30,7 @@ from ckptfix.formats.base import File
 from ckptfix.formats.distributed.emit import emit_metadata
 from ckptfix.formats.distributed_file import items_of
 from ckptfix.planning import Plan
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 
 
 def write_set(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptfix.counts import count
 from ckptfix.digest import hash_text
@@ -29,12 +30,11 @@ from ckptfix.formats.base import (
     file_beside,
     lacking,
 )
-from ckptfix.formats.distributed.boxes import Box, check_cover
-from ckptfix.formats.distributed.metadata import Item, Metadata, Saved, Step, Where, read_metadata
-from ckptfix.formats.distributed.trailer import read_trailer
-from ckptfix.formats.pickle import limits
-from ckptfix.formats.zip.saved import read_saved
 from ckptfix.tensors import TensorSpec
+
+if TYPE_CHECKING:  # every file is shown to this format first: the rest is loaded for its own
+    from ckptfix.formats.distributed.boxes import Box
+    from ckptfix.formats.distributed.metadata import Item, Metadata, Saved, Step, Where
 
 _SHOWN = 3
 
@@ -54,6 +54,9 @@ class DistributedCheckpoint(Format):
         Raises TruncatedFile where a file is missing or too short, MalformedFile where chunks do not make up their
         tensor, or an item is not what the metadata say.
         """
+        from ckptfix.formats.distributed.metadata import read_metadata
+        from ckptfix.formats.pickle import limits
+
         with File(path) as file:
             if file.size > limits.PICKLE_NBYTES:
                 raise MalformedFile(f"takes {file.size} bytes, {limits.PICKLE_NBYTES} are allowed")
@@ -84,6 +87,8 @@ def _check_files(path: Path, names: Sequence[str], metadata: Metadata) -> tuple[
 
     Gives the metadata that they note, joined, and the state that each file is in.
     """
+    from ckptfix.formats.distributed.trailer import read_trailer
+
     joined: dict[str, str] = {}
     stamps: dict[Path, Stamp] = {}
     for name in names:
@@ -104,6 +109,8 @@ def _open_items(
     path: Path, items: Mapping[Where, Item]
 ) -> Iterator[tuple[Where, Node, tuple[tuple[str, Opaque], ...]]]:
     """Open each item, file after file. Two items may not share bytes."""
+    from ckptfix.formats.zip.saved import read_saved
+
     by_file: dict[str, list[tuple[Item, Where]]] = {}
     for where, item in items.items():
         by_file.setdefault(item.file, []).append((item, where))
@@ -145,6 +152,8 @@ def _value(key: str, saved: Saved | None, opened: dict[Where, Node]) -> Node:
 
 
 def _tensor(saved: Saved, pieces: list[tuple[Box, Node]]) -> Node:
+    from ckptfix.formats.distributed.boxes import check_cover
+
     check_cover(saved.shape, [box for box, _ in pieces])
     if saved.dtype is None:
         # A quantised tensor, say: whole it stays a record, as in any other file.

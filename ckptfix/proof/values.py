@@ -15,7 +15,7 @@ from ckptfix.planning import Plan
 from ckptfix.proof.finding import Finding, fail, first_keys, untried
 from ckptfix.proof.recompute import recompute
 from ckptfix.proof.reload import reload
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 
 
 def check_by_source(tensors: Mapping[str, Tensor], plan: Plan, source: Checkpoint, target: Target) -> Finding:

@@ -21,7 +21,7 @@ from ckptfix.proof.finding import Finding, fail, first_keys, one_line, untried
 from ckptfix.proof.forward import Parity, all_finite, compare_outputs, run, sample_input
 from ckptfix.proof.reload import reload
 from ckptfix.proof.values import check_by_receipt, check_by_source, check_header
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 from ckptfix.tensors import Shape
 
 

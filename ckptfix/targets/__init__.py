@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from ckptfix.errors import UnknownTarget
 from ckptfix.formats import split_select
-from ckptfix.targets.base import Target, TargetURI, live_target
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["Target", "is_target", "resolve", "schemes"]
+    from ckptfix.targets.base import Target
+
+__all__ = ["is_target", "resolve", "schemes"]
 
 
 def schemes() -> list[str]:
@@ -36,6 +36,8 @@ def resolve(target: str | Path | Module) -> Target:
 
     Raises UnknownTarget, TargetBuildError or MissingDependency.
     """
+    from ckptfix.targets.base import TargetURI, live_target
+
     if isinstance(target, Path):
         return resolve(f"shapes:{target}")
     if not isinstance(target, str):
@@ -44,6 +46,8 @@ def resolve(target: str | Path | Module) -> Target:
         return resolve(f"shapes:{target}")
     uri = TargetURI.parse(target)
     if uri.scheme not in schemes():
+        from difflib import get_close_matches
+
         close = get_close_matches(uri.scheme, schemes(), 1, 0.5)
         hint = f"did you mean '{close[0]}:'?" if close else f"known: {', '.join(schemes())}"
         hint = "nothing is downloaded: fetch the file first" if uri.scheme in ("http", "https") else hint

@@ -15,7 +15,7 @@ from ckptfix.formats.base import Reader
 from ckptfix.inference.suggestion import Suggestion
 from ckptfix.job import Job, prepare_job
 from ckptfix.planning.table import Row
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 from tests.recipes.case import Case, randomise
 
 

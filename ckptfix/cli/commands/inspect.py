@@ -6,7 +6,7 @@ import json
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +14,10 @@ from ckptfix.cli import options
 from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
 from ckptfix.counts import count
 from ckptfix.errors import InvalidCall
-from ckptfix.formats import Checkpoint, open_checkpoint, split_select, wrapper_prefixes
-from ckptfix.tensors import Manifest
+
+if TYPE_CHECKING:
+    from ckptfix.formats import Checkpoint
+    from ckptfix.tensors import Manifest
 
 
 @click.command("inspect")
@@ -42,6 +44,7 @@ def command(
     SOURCE is a file (FILE#PATH for one of several state dicts) or a target such as timm:resnet18. Headers only are
     read, unless --stats is given; nothing of the file is run.
     """
+    from ckptfix.formats import open_checkpoint, split_select, wrapper_prefixes
     from ckptfix.report import text
     from ckptfix.targets import is_target, resolve
 
@@ -114,6 +117,7 @@ def _write_lockfile(manifest: Manifest, output: Path | None) -> None:
 
 
 def _document(checkpoint: Checkpoint, keys: list[str]) -> dict[str, Any]:
+    from ckptfix.formats import wrapper_prefixes
     from ckptfix.report.security import list_names
 
     manifest = checkpoint.manifest

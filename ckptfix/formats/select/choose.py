@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -188,7 +187,9 @@ def _take(contents: Contents, path: str, candidates: tuple[Candidate, ...], budg
         ways = [path, re.sub(r"\[(\d+)\]", r".\1", path)]
         nodes = [node for way in ways for node in resolve_path(contents.root, way)]
         if not nodes:
-            near = difflib.get_close_matches(path, [candidate.path for candidate in candidates], cutoff=0.4)
+            from difflib import get_close_matches
+
+            near = get_close_matches(path, [candidate.path for candidate in candidates], cutoff=0.4)
             offered = [candidate for candidate in candidates if candidate.path in near] or candidates
             raise InvalidCall(
                 f"has nothing at #{path}",

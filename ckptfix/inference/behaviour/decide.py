@@ -25,7 +25,7 @@ from ckptfix.proof.finding import one_line
 from ckptfix.proof.forward import sample_input
 from ckptfix.proof.reload import reload
 from ckptfix.recipe import load_recipe
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 from ckptfix.tensors import Manifest, Shape
 
 _INPUT = "give --input, its batch included: 1,3,224,224, or 1,16 for 16 tokens"

@@ -22,7 +22,7 @@ def carry_out(
     from ckptfix.execute.values import Values
     from ckptfix.planning import make_plan
     from ckptfix.recipe import load_recipe
-    from ckptfix.targets import Target
+    from ckptfix.targets.base import Target
 
     try:
         recipe = load_recipe({"ckptfix": 1, "rules": list(rules)})
