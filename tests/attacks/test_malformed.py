@@ -27,7 +27,12 @@ def test_is_refused(family: str, server: Server, tmp_path: Path) -> None:
         path = case.put(folder)
         before = listing(folder)
         outcome = server.run(folder, ["ckptfix", "inspect", str(path), "--json"], ["read", str(path)])
+        searched = server.run(folder, ["ckptfix", "inspect", str(path), "--security", "--json"])
         fault = refusal_fault(outcome, case.status, case.unknown)
+        fault = fault or breach_of(searched)
+        # The search does not ask whether there is a state dict.
+        if fault is None and searched.status not in (0, case.status):
+            fault = f"it was searched with {searched.status}: {searched.err[:200]}"
         if fault is None and listing(folder) != before:
             fault = "it left something in its folder"
         tally.add(case.name, outcome, fault)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from ckptfix.cli.main import run
-from ckptfix.errors import CkptfixError
+from ckptfix.errors import CkptfixError, RefusedContent
 from ckptfix.formats import Contents, Opaque, Pairs, Reader, TensorRef, open_contents
+from ckptfix.formats.audit import audit_file
+from ckptfix.report.security import security_document
 
 MOST = 1 << 20
 """Bytes of tensors that are read of one input. A view may claim far more than its file holds."""
@@ -28,6 +30,7 @@ def attempt(path: Path) -> tuple[Ending, str]:
     try:
         contents = open_contents(path)
     except CkptfixError as error:
+        _search(path, error)
         return "refused", _told(error)
     try:
         _read(contents)
@@ -37,6 +40,16 @@ def attempt(path: Path) -> tuple[Ending, str]:
         ending, message = "opened in part", _told(error)
     _describe(path)
     return ending, message
+
+
+def _search(path: Path, error: CkptfixError) -> None:
+    """Check that a refused file can be searched for names, and is refused in the same words."""
+    if not isinstance(error, RefusedContent):
+        return
+    audit = audit_file(path)
+    if audit.refusal is None or audit.refusal.message != error.message:
+        raise Fault(f"refused with {error.message!r}, and searched with {audit.refusal!r}")
+    json.dumps(security_document(audit))
 
 
 def _told(error: CkptfixError) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ckptfix.errors import LimitExceeded, MalformedFile, RefusedContent
 from ckptfix.formats.base import Node, Opaque, Pairs, Storage
 from ckptfix.formats.pickle import WITH_ARRAYS, Machine, StorageTable, Stream, list_opaque
-from ckptfix.formats.pickle.globals import Constructor
+from ckptfix.formats.pickle.globals import Constructor, is_known
 
 _EACH = 4 << 10
 """What a pickle costs beside its values: the machine that runs it."""
@@ -42,6 +42,8 @@ def trace_pickles(stream: Stream, budget: int) -> Iterator[Trace]:
 
 
 def _list(root: Node, machine: Machine) -> tuple[tuple[str, Opaque], ...]:
+    if all(map(is_known, machine.created)):
+        return ()
     try:
         return list_opaque(root, machine.created)
     except LimitExceeded:  # too deep to be walked: the names all the same

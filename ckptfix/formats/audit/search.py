@@ -21,7 +21,7 @@ from ckptfix.formats.pickle import Stream
 from ckptfix.formats.pickle.values import Global, Run
 from ckptfix.formats.zip.directory import DEFLATED, iter_entries
 
-_BUDGET = 16 << 20
+_BUDGET = 8 << 20
 """What the pickles that are searched may cost, all together: see `limits.BUDGET`."""
 
 _MOST_NBYTES = 64 << 20
@@ -58,6 +58,8 @@ def audit_file(path: Path) -> Audit:
         search.found.extend(open_contents(path).opaque)
     except RefusedContent as error:
         refusal = error
+        if isinstance(error, LimitExceeded):  # which has cost the most that a file may
+            search.spend(_BUDGET * 3 // 4)
         search.look_into_refused(Path(str(error.where or path)))
     search.follow()
     return Audit(tuple(search.found), refusal, tuple(search.notes))
@@ -71,6 +73,10 @@ class _Search:
         self.notes: list[str] = []
         self._left = _BUDGET
         self._nbytes = _MOST_NBYTES
+
+    def spend(self, cost: int) -> None:
+        """Leave so much less for the search."""
+        self._left -= cost
 
     def look_into_refused(self, path: Path) -> None:
         """Search a file that no format reads. A folder holds nothing itself."""
