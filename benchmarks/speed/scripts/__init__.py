@@ -1,0 +1,1 @@
+"""What is measured beside ckptfix: each file is a whole program."""

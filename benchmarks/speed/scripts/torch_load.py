@@ -1,0 +1,10 @@
+"""What most people write: torch.load, an edit, save_file."""
+
+import sys
+
+import torch
+from edits import EDITS
+from safetensors.torch import save_file
+
+edit, source, out = sys.argv[1:]
+save_file(EDITS[edit](torch.load(source, map_location="cpu")), out, metadata={"format": "pt"})
