@@ -149,6 +149,7 @@ def adapt(
     existing: Literal["refuse", "replace"] = "refuse",
     digests: Literal["blake3", "none"] = "blake3",
     also: Sequence[str] = (),
+    sync: bool = True,
     memory: int | None = None,
     max_output: int | None = None,
     max_shard_size: int | None = None,
@@ -162,8 +163,9 @@ def adapt(
 
     Nothing is written unless the plan is complete; with `gaps="write"` the tensors that it does provide are.
     `also` names what goes along in a `.pth`, at its place in the source: `optimizer`, on whose moments the rules are
-    replayed, or the path of another state dict, such as an average of the weights. `memory` and `max_output` are
-    bounds in bytes: for one tensor's computation, and for the output, which has one by the source's size unasked.
+    replayed, or the path of another state dict, such as an average of the weights. `sync` waits until the disk has
+    the output. `memory` and `max_output` are bounds in bytes: for what writing takes (256 MiB unasked, and what a tensor
+    takes that must be computed as a whole), and for the output, which has one by the source's size unasked.
     Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
     """
     job = plan_output(
@@ -184,6 +186,7 @@ def adapt(
         existing=existing,
         digests=digests,
         also=also,
+        sync=sync,
         memory=memory,
         max_output=max_output,
         max_shard_size=max_shard_size,

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ckptfix.errors import InvalidCall, OutputExists, UnsupportedOutput
 from ckptfix.execute.destination import Destination
+from ckptfix.execute.fill import MEMORY
 from ckptfix.execute.finite import Count
+from ckptfix.execute.moves import move_of
 from ckptfix.execute.receipt import Receipt
-from ckptfix.execute.write import Progress
+from ckptfix.execute.write import Options, Progress
 from ckptfix.execute.write_set import write_alone, write_set
-from ckptfix.expr import Read, leaves
+from ckptfix.expr import leaves
 from ckptfix.formats import Checkpoint, open_checkpoint, wrapper_prefixes
 from ckptfix.targets import resolve
 from ckptfix.targets.base import Target
@@ -166,6 +168,7 @@ def write_output(
     existing: Literal["refuse", "replace"] = "refuse",
     digests: Literal["blake3", "none"] = "blake3",
     also: Sequence[str] = (),
+    sync: bool = True,
     memory: int | None = None,
     max_output: int | None = None,
     max_shard_size: int | None = None,
@@ -187,7 +190,7 @@ def write_output(
             job.target,
             destination,
             replace=existing == "replace",
-            digests=digests == "blake3",
+            options=Options(digests == "blake3", sync, MEMORY if memory is None else memory),
             companions=companions,
             progress=progress,
         )
@@ -248,5 +251,8 @@ def _check_budget(job: Job, memory: int | None, max_output: int | None) -> None:
         )
     for key, expr in outputs.items():
         needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
-        if memory is not None and not isinstance(expr, Read) and needed > memory:
-            raise InvalidCall(f"computing '{key}' takes {needed} bytes, --memory allows {memory}")
+        if memory is not None and needed > memory and move_of(expr, job.checkpoint.tensors) is None:
+            raise InvalidCall(
+                f"'{key}' is computed as a whole, which takes {needed} bytes, --memory allows {memory}",
+                hint="what is only moved or cast takes no more than is allowed",
+            )

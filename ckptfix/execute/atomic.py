@@ -40,6 +40,15 @@ class NewFile:
         """Reserve the whole length where the system can, so that a full disk shows before the first byte."""
         reserve(self._fd, nbytes)
 
+    def fileno(self) -> int:
+        """Give the descriptor, for system calls that copy between files."""
+        return self._fd
+
+    @property
+    def block(self) -> int:
+        """The bytes of a block of the file system."""
+        return os.fstat(self._fd).st_blksize
+
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of the data at an offset."""
         view = memoryview(data)
@@ -48,9 +57,13 @@ class NewFile:
             view = view[written:]
             offset += written
 
-    def publish(self, *, replace: bool) -> None:
-        """Sync the file, rename it to its destination, sync the folder. Raises OutputExists where the path is taken."""
-        os.fsync(self._fd)
+    def publish(self, *, replace: bool, sync: bool = True) -> None:
+        """Sync the file, rename it to its destination, sync the folder; without `sync` only rename it.
+
+        Raises OutputExists where the path is taken.
+        """
+        if sync:
+            os.fsync(self._fd)
         refuse_existing(self._path, replace=replace)
         if not is_at(self._fd, self._temporary):
             raise WriteFailed("the temporary file was removed while it was written", where=str(self._path))
@@ -62,7 +75,8 @@ class NewFile:
             except FileExistsError:  # since a moment ago
                 refuse_existing(self._path, replace=False)
                 raise
-        _sync_folder(self._folder)
+        if sync:
+            _sync_folder(self._folder)
 
     def is_published(self) -> bool:
         """Tell whether the file has its name: it may be that only its folder could not be synced."""
@@ -70,7 +84,7 @@ class NewFile:
 
 
 @contextmanager
-def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
+def new_file(path: Path, *, replace: bool, sync: bool = True) -> Iterator[NewFile]:
     """Open a temporary file that becomes `path` when the block ends well, and vanishes when it does not.
 
     Its mode follows the umask, whatever the mode of a file that it replaces; a link at `path` is replaced itself. What
@@ -79,7 +93,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[NewFile]:
     """
     with unpublished_file(path, replace=replace) as file:
         yield file
-        file.publish(replace=replace)
+        file.publish(replace=replace, sync=sync)
 
 
 @contextmanager

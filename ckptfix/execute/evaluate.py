@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ckptfix.digest import hash_document
 from ckptfix.errors import RuleError, TargetBuildError
 from ckptfix.execute.arrange import arrange
+from ckptfix.execute.blocks import crop, on_block, pad
 from ckptfix.execute.resample import rechannel, resample
 from ckptfix.expr import (
     Block,
@@ -27,7 +28,7 @@ from ckptfix.expr import (
     Resize,
     Take,
 )
-from ckptfix.tensors import DType, TensorSpec
+from ckptfix.tensors import DType, Shape, TensorSpec
 
 Load = Callable[[str], Tensor]
 """Gives a source tensor by its key."""
@@ -73,17 +74,18 @@ def evaluate(expr: Expr, load: Load, initial: InitialValues) -> Tensor:
         case Cast(source):
             return evaluate(source, load, initial).to(dtype)
         case Resize(source, block=block):
-            return _on_block(evaluate(source, load, initial), block, lambda part: resample(part, expr))
+            return on_block(evaluate(source, load, initial), block, lambda part: resample(part, expr), _concatenate)
         case Channels(source, block=block):
-            return _on_block(evaluate(source, load, initial), block, lambda part: rechannel(part, expr))
+            return on_block(evaluate(source, load, initial), block, lambda part: rechannel(part, expr), _concatenate)
         case Crop(source, block=block):
-            return _on_block(evaluate(source, load, initial), block, lambda part: _crop(part, block))
+            return on_block(evaluate(source, load, initial), block, lambda part: crop(part, block), _concatenate)
         case Pad(source, block=block, filler=None):
-            return _on_block(evaluate(source, load, initial), block, lambda part: _pad(part, expr))
+            tensor = evaluate(source, load, initial)
+            return on_block(tensor, block, lambda part: pad(part, block, _rows(expr), _concatenate), _concatenate)
         case Pad(source, block=block, filler=filler) if filler is not None:
             return _overlay(evaluate(source, load, initial), evaluate(filler, load, initial).to(dtype), block)
         case Rearrange(terms):
-            return arrange(expr, [evaluate(term.source, load, initial) for term in terms])
+            return arrange(expr, [evaluate(term.source, load, initial) for term in terms], _concatenate)
         case Take(source, dim, rows):
             return evaluate(source, load, initial).index_select(dim, torch.tensor(rows, dtype=torch.int64))
         case Compute(parts, spec, function, label):
@@ -112,35 +114,19 @@ def _initial_value(values: Mapping[str, Tensor], key: str, spec: TensorSpec) -> 
     return value.detach().cpu()
 
 
-def _on_block(tensor: Tensor, block: Block, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change one part of a tensor along `block.dim`; unfold it before, fold it after."""
-    if not block.inner and not block.shape:
-        return change(tensor)
-    length = block.stop - block.start
-    part = tensor.narrow(block.dim, block.start, length).reshape(block.inner)
-    changed = change(part).reshape(block.shape)
-    before = tensor.narrow(block.dim, 0, block.start)
-    after = tensor.narrow(block.dim, block.stop, tensor.shape[block.dim] - block.stop)
-    return torch.cat([before, changed, after], block.dim) if length < tensor.shape[block.dim] else changed
+def _concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.cat(list(tensors), dim)
 
 
-def _crop(part: Tensor, block: Block) -> Tensor:
-    for axis, size in zip(block.axes, block.sizes, strict=True):
-        part = part.narrow(axis, 0, size)
-    return part
+def _rows(expr: Pad) -> Callable[[Tensor, int, Shape], Tensor]:
+    """Give what makes the rows that a pad adds."""
 
-
-def _pad(part: Tensor, expr: Pad) -> Tensor:
-    for axis, size in zip(expr.block.axes, expr.block.sizes, strict=True):
-        shape = list(part.shape)
-        shape[axis] = size - part.shape[axis]
+    def rows(part: Tensor, axis: int, shape: Shape) -> Tensor:
         if expr.value == "mean":
-            mean = part.to(torch.float32).mean(axis, keepdim=True).to(part.dtype)
-            rows = mean.expand(shape)
-        else:
-            rows = torch.full(shape, expr.value, dtype=part.dtype)
-        part = torch.cat([part, rows], axis)
-    return part
+            return part.to(torch.float32).mean(axis, keepdim=True).to(part.dtype).expand(shape)
+        return torch.full(shape, expr.value, dtype=part.dtype)
+
+    return rows
 
 
 def _overlay(tensor: Tensor, base: Tensor, block: Block) -> Tensor:
@@ -155,4 +141,4 @@ def _overlay(tensor: Tensor, base: Tensor, block: Block) -> Tensor:
         result[tuple(slice(0, extent) for extent in part.shape)] = part
         return result
 
-    return _on_block(tensor, block, change)
+    return on_block(tensor, block, change, _concatenate)

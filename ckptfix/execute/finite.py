@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ckptfix.errors import NonFinite, Origin
+from ckptfix.execute.numbers import is_known, numpy_dtype
 from ckptfix.expr import Cast, Constant, Expr, Initial, Pad, Read, inputs
 from ckptfix.tensors import DType
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
+_BF16_EXPONENT = 0x7F80
 _PIECE = 1 << 20
 """Elements that are looked at at once: a mask of a whole tensor would take as much memory as the tensor."""
 
@@ -40,21 +44,40 @@ class Count:
         return asdict(self)
 
 
-def count(tensor: Tensor) -> Count:
-    """Count in a tensor of any dtype."""
-    import torch
+def count(data: bytes | memoryview, dtype: DType) -> Count:
+    """Count in the little-endian bytes of numbers, which are a whole number of elements."""
+    import numpy as np
 
     total = Count()
-    if not (tensor.is_floating_point() or tensor.is_complex()):
+    if dtype.kind not in ("float", "complex") or not is_known(dtype):
         return total
-    flat = tensor.detach().reshape(-1)
-    for start in range(0, len(flat), _PIECE):
-        piece = flat[start : start + _PIECE]
-        numbers = piece if piece.element_size() > 1 else piece.to(torch.float32)  # torch cannot ask of float8
-        if not bool(torch.isfinite(numbers).all()):
-            nan = torch.isnan(numbers)
-            total += Count(int(nan.sum()), int((torch.isinf(numbers) & ~nan).sum()))
+    numbers = np.frombuffer(data, numpy_dtype(dtype))
+    for start in range(0, len(numbers), _PIECE):
+        piece = numbers[start : start + _PIECE]
+        if not _finite(piece, dtype):
+            nan = np.isnan(piece)
+            total += Count(int(nan.sum()), int((np.isinf(piece) & ~nan).sum()))
     return total
+
+
+def count_in(tensor: Tensor) -> Count:
+    """Count in a tensor of torch."""
+    from ckptfix.execute.evaluate import to_bytes
+
+    dtype = DType.from_torch_name(str(tensor.dtype).removeprefix("torch."))
+    return Count() if dtype is None else count(to_bytes(tensor), dtype)
+
+
+def _finite(numbers: NDArray[np.generic], dtype: DType) -> bool:
+    """Tell whether all are finite: of ml_dtypes' own, which ask one number at a time, by their bits."""
+    import numpy as np
+
+    if dtype is DType.BF16:
+        return not bool(((numbers.view(np.uint16) & _BF16_EXPONENT) == _BF16_EXPONENT).any())
+    if dtype.bits == 8:
+        every = np.arange(256, dtype=np.uint8)
+        return bool(np.isfinite(every.view(numbers.dtype))[numbers.view(np.uint8)].all())
+    return bool(np.isfinite(numbers).all())
 
 
 def refuse_introduced(

@@ -24,7 +24,7 @@ from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
-from ckptfix.execute.write import Progress, Written, write
+from ckptfix.execute.write import Options, Progress, Written, write
 from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import File
 from ckptfix.formats.distributed.emit import emit_metadata
@@ -116,7 +116,7 @@ def write_alone(
     destination: Destination,
     *,
     replace: bool,
-    digests: bool,
+    options: Options,
     companions: Companions | None,
     progress: Progress,
 ) -> Written:
@@ -129,7 +129,7 @@ def write_alone(
             target,
             destination.path,
             replace=replace,
-            digests=digests,
+            options=options,
             companions=companions,
             progress=progress,
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ckptfix.errors import UnknownFormat
-from ckptfix.formats.base import Contents, File, FileLayout, Format, Node, Opaque, Pairs, Window
+from ckptfix.formats.base import Contents, File, FileLayout, Format, Node, Opaque, Pairs, Places, Window
 from ckptfix.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class DistributedFile(Format):
         shared: Mapping[str, str],
         metadata: Mapping[str, str],
         receipt: str,
+        places: Places = MappingProxyType({}),
     ) -> FileLayout:
         """Place one item for each tensor; a tensor under two keys is written twice, as torch does."""
         from ckptfix.formats.distributed.layout import ItemsLayout

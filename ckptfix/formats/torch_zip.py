@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from ckptfix.formats.base import Contents, File, FileLayout, Format, Frame, Slot
+from ckptfix.formats.base import Contents, File, FileLayout, Format, Frame, Places, Slot
 from ckptfix.formats.zip.first import first_name
 from ckptfix.tensors import TensorSpec
 
@@ -38,6 +39,7 @@ class TorchZip(Format):
         shared: Mapping[str, str],
         metadata: Mapping[str, str],
         receipt: str,
+        places: Places = MappingProxyType({}),
     ) -> FileLayout:
         """Place one record for each tensor; keys that share a tensor share its storage."""
         from ckptfix.formats.zip.layout import ZipLayout

@@ -15,7 +15,7 @@ from ckptfix import adapt, load_into
 from ckptfix.api import Adapted
 from ckptfix.cli.main import run
 from ckptfix.errors import NonFinite
-from ckptfix.execute.finite import Count, count
+from ckptfix.execute.finite import Count, count_in
 
 INF, NAN = math.inf, math.nan
 
@@ -119,17 +119,17 @@ FLOATING = [
 def test_every_dtype_is_counted(dtype: torch.dtype) -> None:
     numbers = torch.ones(3, (1 << 20) // 2)  # in two pieces
     numbers[0, 0], numbers[1, 7], numbers[2, -1], numbers[2, 5] = NAN, INF, -INF, NAN
-    assert count(numbers.to(dtype)) == Count(2, 2)
-    assert count(numbers.to(dtype).T) == Count(2, 2)
-    assert count(torch.tensor(INF).to(dtype)) == Count(0, 1)
-    assert count(torch.empty(0, 3).to(dtype)) == Count()
+    assert count_in(numbers.to(dtype)) == Count(2, 2)
+    assert count_in(numbers.to(dtype).T) == Count(2, 2)
+    assert count_in(torch.tensor(INF).to(dtype)) == Count(0, 1)
+    assert count_in(torch.empty(0, 3).to(dtype)) == Count()
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e8m0fnu])
 def test_float8_without_infinity(dtype: torch.dtype) -> None:
-    assert count(torch.tensor([1.0, NAN]).to(dtype)) == Count(1, 0)
+    assert count_in(torch.tensor([1.0, NAN]).to(dtype)) == Count(1, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_whole_numbers_are_finite(dtype: torch.dtype) -> None:
-    assert not count(torch.ones(3).to(dtype))
+    assert not count_in(torch.ones(3).to(dtype))

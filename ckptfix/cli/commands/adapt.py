@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 @click.option("--partial", is_flag=True, help="Write what the plan provides, list what is missing, exit 1.")
 @click.option("--no-digest", is_flag=True, help="Leave the digests out of the receipt.")
 @click.option("--also", multiple=True, metavar="optimizer|PATH", help="Carry this along; a .pth holds it.")
-@click.option("--memory", type=options.Size(), help="Refuse to compute a tensor that needs more at once.")
+@click.option("--no-fsync", is_flag=True, help="Do not wait until the disk has the output.")
+@click.option(
+    "--memory",
+    type=options.Size(),
+    help="Take no more memory than this; 256 MiB, and what a tensor takes that is computed as a whole.",
+)
 @click.option(
     "--max-output",
     type=options.Size(),
@@ -61,6 +66,7 @@ def command(
     force: bool,
     partial: bool,
     no_digest: bool,
+    no_fsync: bool,
     also: tuple[str, ...],
     memory: int | None,
     max_output: int | None,
@@ -106,6 +112,7 @@ def command(
                 existing=existing,
                 digests="none" if no_digest else "blake3",
                 also=also,
+                sync=not no_fsync,
                 memory=memory,
                 max_output=max_output,
                 max_shard_size=max_shard_size,

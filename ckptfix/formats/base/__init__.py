@@ -9,7 +9,8 @@ from ckptfix.formats.base.file import CHUNK, File, Stamp, Window, access_error, 
 from ckptfix.formats.base.format import Contents, Format, ShardedFormat
 from ckptfix.formats.base.joined import Joined, Piece
 from ckptfix.formats.base.json_object import is_unicode, read_json_object
-from ckptfix.formats.base.output import FileLayout, Frame, Slot
+from ckptfix.formats.base.output import FileLayout, Frame, Places, Slot
+from ckptfix.formats.base.ranges import Range, ranges_of
 from ckptfix.formats.base.reader import Reader
 from ckptfix.formats.base.values import (
     MAX_NBYTES,
@@ -37,6 +38,8 @@ __all__ = [
     "Opaque",
     "Pairs",
     "Piece",
+    "Places",
+    "Range",
     "Reader",
     "ShardedFormat",
     "Slot",
@@ -54,5 +57,6 @@ __all__ = [
     "is_unicode",
     "lacking",
     "narrow",
+    "ranges_of",
     "read_json_object",
 ]

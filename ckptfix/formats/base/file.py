@@ -28,6 +28,7 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._fd = -1
         try:
             # A FIFO without a writer would block the plain open for ever.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -37,7 +38,7 @@ class File:
         except ValueError as error:  # a NUL in the name
             raise SourceNotFound("no such file", where=repr(str(path))) from error
         if not stat.S_ISREG(self._stat.st_mode):
-            os.close(self._fd)
+            self.close()
             kind = "a directory" if stat.S_ISDIR(self._stat.st_mode) else "not a regular file"
             raise ReadFailed(f"is {kind}", where=str(path), hint="name the checkpoint file itself")
 
@@ -86,9 +87,33 @@ class File:
         if stamp != self.stamp:
             raise ReadFailed("changed since its header was read", where=str(self.path), hint="run again")
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from `offset` on. Raises what `read` raises."""
+        if offset + len(buffer) > self.size:
+            raise self._too_short(offset, len(buffer))
+        while buffer:
+            try:
+                count = os.preadv(self._fd, [buffer], offset)
+            except OSError as error:
+                raise access_error(self.path, error) from error
+            if not count:
+                raise self._too_short(offset, len(buffer))
+            buffer = buffer[count:]
+            offset += count
+
+    def fileno(self) -> int:
+        """Give the descriptor, for system calls that copy between files."""
+        return self._fd
+
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        """Close a file that its last user has let go of."""
+        self.close()
 
     def __enter__(self) -> File:
         return self

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from ckptfix.errors import UnknownFormat, UnsupportedOutput
 from ckptfix.formats.base.file import Stamp
-from ckptfix.formats.base.output import FileLayout, Frame
+from ckptfix.formats.base.output import FileLayout, Frame, Places
 from ckptfix.formats.base.values import Node, Opaque
 from ckptfix.tensors import TensorSpec
 
@@ -55,11 +56,12 @@ class Format(ABC):
         shared: Mapping[str, str],
         metadata: Mapping[str, str],
         receipt: str,
+        places: Places = MappingProxyType({}),
     ) -> FileLayout:
         """Fix the place of everything in an output file. `receipt` is as long as the one that `seal` will be given.
 
-        `shared` maps each key to the first key that holds the same tensor, itself where there is none. Raises
-        UnsupportedOutput for what the format cannot hold.
+        `shared` maps each key to the first key that holds the same tensor, itself where there is none. A format that
+        may choose puts the tensors in the order of `places`. Raises UnsupportedOutput for what it cannot hold.
         """
         raise UnsupportedOutput(f"{self.name} files are read, not written")
 

@@ -15,6 +15,9 @@ class Slot:
     key: str
 
 
+Places = Mapping[str, tuple[str, int]]
+"""Where the bytes of outputs lie in the source, as far as they are moved: a file, and an offset in it."""
+
 Frame = Slot | dict[str | int, "Frame"] | list["Frame"] | tuple["Frame", ...] | str | int | float | bool | None
 """What lies around the tensors of a file that holds more than one flat state dict: containers and plain values."""
 

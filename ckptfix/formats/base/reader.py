@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
+from ckptfix.digest import crc32
 from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile
 from ckptfix.formats.base.file import CHUNK, File, Stamp, inflate, narrow
 from ckptfix.formats.base.joined import Joined, join
@@ -22,15 +23,16 @@ MAX_UNFOLDED = 1024
 
 
 class Reader:
-    """Reads the bytes of tensors, one at a time: little-endian, contiguous, checked where a checksum is kept.
+    """Reads the bytes of tensors: little-endian, contiguous, checked where a checksum is kept.
 
-    `stamps` are those of the files whose headers said where the tensors lie.
+    `stamps` are those of the files whose headers said where the tensors lie. Several threads may read at once.
     """
 
     def __init__(self, stamps: Mapping[Path, Stamp] = MappingProxyType({})) -> None:
         self._stamps = dict(stamps)
         self._files: dict[Path, File] = {}
         self._verified: set[Storage] = set()
+        self._lock = threading.Lock()
 
     def chunks(self, ref: TensorRef) -> Iterator[bytes]:
         """Give the tensor's bytes in chunks of at most CHUNK.
@@ -44,19 +46,37 @@ class Reader:
         if isinstance(storage, Joined):
             yield from join(ref.spec.shape, storage.pieces, self.chunks)
             return
-        if ref.spec.nbytes > MAX_UNFOLDED * max(storage.nbytes, CHUNK):
+        if storage.held is None and ref.spec.nbytes > MAX_UNFOLDED * max(storage.nbytes, CHUNK):
             raise LimitExceeded(
                 f"a tensor {ref.spec} of {ref.spec.nbytes:,} bytes shows the same {storage.nbytes:,} again and again",
                 where=str(storage.path),
             )
         first, stop = span(ref)
-        if (first, stop) != (0, storage.nbytes):
+        in_order = ref.is_contiguous and not ref.lazy and storage.byteorder == "little"
+        if not in_order or (first, stop) != (0, storage.nbytes):
             self._verify(storage)
-        run = self._decode(storage, first, stop)
-        if ref.is_contiguous and not ref.lazy and storage.byteorder == "little":
-            yield from run
+        if in_order:
+            yield from self._decode(storage, first, stop)
+        elif storage.encoding == "raw":
+            yield from gather(ref, lambda start, end: b"".join(self._raw(storage, start, end)), storage.byteorder)
         else:
-            yield from gather(b"".join(run), ref, storage.byteorder)
+            held = b"".join(self._decode(storage, first, stop))
+            yield from gather(ref, lambda start, end: held[start - first : end - first], storage.byteorder)
+
+    def file(self, path: Path) -> File:
+        """Open a file that tensors lie in, or give the open one. Raises ReadFailed where it has changed.
+
+        Of many files those are let go of that were not used for longest.
+        """
+        with self._lock:
+            file = self._files.pop(path, None)
+            if file is None:
+                if len(self._files) >= MAX_OPEN:
+                    self._files.pop(next(iter(self._files))).check_unchanged()
+                file = File(path)
+                file.check_stamp(self._stamps.setdefault(path, file.stamp))
+            self._files[path] = file
+            return file
 
     def read(self, ref: TensorRef) -> bytearray:
         """Give the tensor's bytes as one writable buffer."""
@@ -84,18 +104,6 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _file(self, path: Path) -> File:
-        """Open a file, or give the open one. Of many files those are closed that were not used for longest."""
-        file = self._files.pop(path, None)
-        if file is None:
-            if len(self._files) >= MAX_OPEN:
-                with self._files.pop(next(iter(self._files))) as unused:
-                    unused.check_unchanged()
-            file = File(path)
-            file.check_stamp(self._stamps.setdefault(path, file.stamp))
-        self._files[path] = file
-        return file
-
     def _verify(self, storage: Storage) -> None:
         """Test the checksum of a storage of which only a part is wanted, once."""
         if storage.crc32 is not None and storage not in self._verified:
@@ -106,19 +114,19 @@ class Reader:
         """Give bytes `start` to `stop` of the decoded storage; the checksum is tested when all of it passes."""
         whole = storage.encoding != "raw" or (start, stop) == (0, storage.nbytes)
         position = -storage.skip if whole else start
-        crc = 0
+        checksum = 0
         raw = storage.encoding == "raw"
         for chunk in self._raw(storage, position, stop) if raw else self._unpack(storage):
             if whole and storage.crc32 is not None:
-                crc = zlib.crc32(chunk, crc)
+                checksum = crc32(chunk, checksum)
             low, high = max(start - position, 0), min(stop - position, len(chunk))
             position += len(chunk)
             if low < high:
                 yield chunk if (low, high) == (0, len(chunk)) else chunk[low:high]
         if whole and storage.crc32 is not None:
-            if crc != storage.crc32:
+            if checksum != storage.crc32:
                 raise CorruptTensor(
-                    f"the bytes at {storage.offset} have CRC-32 {crc:08x}, the file says {storage.crc32:08x}",
+                    f"the bytes at {storage.offset} have CRC-32 {checksum:08x}, the file says {storage.crc32:08x}",
                     where=str(storage.path),
                     hint="the file is damaged: download or copy it again",
                 )
@@ -131,12 +139,12 @@ class Reader:
             if storage.held is not None:
                 yield storage.held[position:end]
             else:
-                yield self._file(storage.path).read(storage.offset + storage.skip + position, end - position)
+                yield self.file(storage.path).read(storage.offset + storage.skip + position, end - position)
 
     def _unpack(self, storage: Storage) -> Iterator[bytes]:
         stops = range(0, storage.stored_nbytes, CHUNK)
         packed = (
-            self._file(storage.path).read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops
+            self.file(storage.path).read(storage.offset + at, min(CHUNK, storage.stored_nbytes - at)) for at in stops
         )
         decode = inflate if storage.encoding == "deflate" else narrow
         try:

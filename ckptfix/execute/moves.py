@@ -1,0 +1,89 @@
+"""Outputs in which no number changes but by a cast: they pass through in blocks, without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ckptfix.execute.arrange import arrange
+from ckptfix.execute.blocks import crop, on_block, pad
+from ckptfix.execute.numbers import element, is_known
+from ckptfix.execute.view import TooManyPieces, View, concatenate
+from ckptfix.expr import Cast, Constant, Crop, Expr, Pad, Read, Rearrange, Take
+from ckptfix.formats.base import Range, Storage, TensorRef, ranges_of
+from ckptfix.tensors import DType, Shape, TensorSpec
+
+
+@dataclass(frozen=True)
+class Move:
+    """Elements of the source in the order of an output, and the dtypes that they are cast to, one after the other."""
+
+    view: View
+    casts: tuple[DType, ...] = ()
+
+    def map(self, change: Callable[[View], View]) -> Move:
+        """Put the elements into other places."""
+        return Move(change(self.view), self.casts)
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Where the first bytes lie in the source, unless they are packed there or come from nowhere."""
+        first = self.view.pieces[0].ref if self.view.pieces else None
+        if first is None or not isinstance(first.storage, Storage) or first.storage.held is not None:
+            return None
+        storage = first.storage
+        return str(storage.path), storage.offset + storage.skip + first.offset * first.spec.dtype.bits // 8
+
+    @property
+    def ranges(self) -> list[Range] | None:
+        """The runs of the source that are the output's bytes; None where these must be gathered, decoded or cast."""
+        return None if self.casts else ranges_of(self.view.ref())
+
+
+class _Computed(Exception):
+    """An output of which numbers change."""
+
+
+def move_of(expr: Expr, tensors: Mapping[str, TensorRef]) -> Move | None:
+    """Understand an expression as a move; None where it must be computed."""
+    try:
+        return _move(expr, tensors)
+    except (_Computed, TooManyPieces):
+        return None
+
+
+def _move(expr: Expr, tensors: Mapping[str, TensorRef]) -> Move:
+    if isinstance(expr, Read):
+        return Move(View.of(tensors[expr.key]))
+    if not is_known(expr.spec.dtype):
+        raise _Computed
+    match expr:
+        case Constant(spec, value) if math.isfinite(value):  # others are counted when they are computed
+            return Move(View.filled(spec, element(value, spec.dtype)))
+        case Cast(source, dtype) if is_known(source.spec.dtype):
+            inner = _move(source, tensors)
+            return Move(inner.view, (*inner.casts, dtype))
+        case Take(source, dim, rows):
+            return _move(source, tensors).map(lambda view: view.take(dim, rows))
+        case Crop(source, block=block):
+            inner = _move(source, tensors)
+            return inner.map(lambda view: on_block(view, block, lambda part: crop(part, block), concatenate))
+        case Pad(source, block=block, value=value, filler=None) if not isinstance(value, str) and math.isfinite(value):
+            inner = _move(source, tensors)
+            if not inner.casts:
+                number = element(value, expr.spec.dtype)
+
+                def added(part: View, axis: int, shape: Shape) -> View:
+                    return View.filled(TensorSpec(shape, part.dtype), number)
+
+                def grow(part: View) -> View:
+                    return pad(part, block, added, concatenate)
+
+                return Move(on_block(inner.view, block, grow, concatenate))
+        case Rearrange(terms):
+            parts = [_move(term.source, tensors) for term in terms]
+            kinds = {(part.view.dtype, part.casts) for part in parts}
+            if len(kinds) == 1:
+                return Move(arrange(expr, [part.view for part in parts], concatenate), parts[0].casts)
+    raise _Computed
