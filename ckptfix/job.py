@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ckptfix.errors import InvalidCall, OutputExists, UnsupportedOutput
 from ckptfix.execute.destination import Destination
-from ckptfix.execute.fill import MEMORY
 from ckptfix.execute.finite import Count
 from ckptfix.execute.moves import move_of
 from ckptfix.execute.receipt import Receipt
+from ckptfix.execute.workers import MEMORY, threads_within
 from ckptfix.execute.write import Options, Progress
 from ckptfix.execute.write_set import write_alone, write_set
 from ckptfix.expr import leaves
@@ -124,6 +124,8 @@ class Adapted:
     """All files of the output; `path` is the one to open."""
     taken_up: int = 0
     """How many of the files an interrupted run had finished."""
+    cloned: int = 0
+    """Bytes that the output shares with the source, on a file system that can."""
 
     @property
     def is_complete(self) -> bool:
@@ -183,6 +185,7 @@ def write_output(
     destination = Destination.of(out, max_shard_size)
     parts = destination.parts({key: row.expr.spec for key, row in job.plan.outputs.items()})
     taken_up = 0
+    options = Options(digests == "blake3", sync, threads_within(MEMORY if memory is None else memory))
     if parts is None:
         written = write_alone(
             job.plan,
@@ -190,7 +193,7 @@ def write_output(
             job.target,
             destination,
             replace=existing == "replace",
-            options=Options(digests == "blake3", sync, MEMORY if memory is None else memory),
+            options=options,
             companions=companions,
             progress=progress,
         )
@@ -208,12 +211,15 @@ def write_output(
             destination,
             parts,
             replace=existing == "replace",
+            options=options,
             progress=progress,
         )
     last = destination.path if parts is None else destination.last
     files = (*(last.with_name(part.name) for part in parts or ()), last)
     path = last.parent if destination.kind == "distributed" else last
-    return Adapted(path, written.receipt, job.plan, companions, written.read, written.made, files, taken_up)
+    return Adapted(
+        path, written.receipt, job.plan, companions, written.read, written.made, files, taken_up, written.cloned
+    )
 
 
 def _carry(job: Job, also: Sequence[str]) -> Companions:

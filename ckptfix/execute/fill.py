@@ -11,18 +11,12 @@ from ckptfix.execute.atomic import NewFile
 from ckptfix.execute.moves import Move
 from ckptfix.execute.transfer import BATCH, Meter, Run, Transfer, batches, runs_of
 from ckptfix.execute.values import Values
-from ckptfix.execute.workers import Workers, processors
+from ckptfix.execute.workers import Workers
 from ckptfix.expr import Expr
 from ckptfix.formats.base import Reader
 
-MEMORY = 256 << 20
-"""Bytes that writing takes at most, as a rule."""
-_BASE = 96 << 20
-"""What the interpreter, numpy and a header of many thousand tensors take."""
-_THREAD = 40 << 20
-"""What one thread takes that turns a large tensor around."""
-_MOST_THREADS = 4
-"""More of them wait for one another at the file that they write."""
+_COMPUTING = threading.Lock()
+"""Held while a tensor is computed: torch draws from one generator for all threads, and uses all processors itself."""
 _FEW = 8 << 20
 """Bytes that are not worth a thread."""
 
@@ -54,10 +48,10 @@ def fill(
     values: Values,
     reader: Reader,
     *,
-    memory: int,
+    threads: int,
     progress: Callable[[int], None],
 ) -> Filled:
-    """Write all outputs into a file of a length. `progress` is told how many bytes have been written.
+    """Write all outputs into a file of a length, with so many threads. `progress` is told how many bytes are written.
 
     Raises OSError, NonFinite, and what reading the source and computing raise.
     """
@@ -81,16 +75,12 @@ def fill(
     file.allocate(nbytes)
     pour = partial(_pour, transfer, values, filled)
     jobs = [partial(transfer.copy, batch) for batch in copies] + [partial(pour, group) for group in _groups(poured)]
-    threads = 0 if total < _FEW else min(_threads(memory), len(jobs))
-    with Workers(jobs, threads) as workers:
+    with Workers(jobs, 0 if total < _FEW else threads) as workers:
         tally.check = workers.check
         for output in computed:
-            transfer.pour(output.key, output.offset, values.computed(output.key, output.expr))
+            with _COMPUTING:
+                transfer.pour(output.key, output.offset, values.computed(output.key, output.expr))
     return filled
-
-
-def _threads(memory: int) -> int:
-    return max(1, min(processors(), _MOST_THREADS, (memory - _BASE) // _THREAD))
 
 
 def _pour(transfer: Transfer, values: Values, filled: Filled, outputs: Sequence[Output]) -> None:

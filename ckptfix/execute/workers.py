@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
+MEMORY = 256 << 20
+"""Bytes that writing takes at most, as a rule."""
+_BASE = 96 << 20
+"""What the interpreter, numpy and a header of many thousand tensors take."""
+_THREAD = 40 << 20
+"""What one thread takes that turns a large tensor around."""
+_MOST_THREADS = 4
+"""More of them wait for one another at the files that they write."""
 
-def processors() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def threads_within(memory: int) -> int:
+    """Choose how many threads write: as many as there are processors and memory for, one at least."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, _MOST_THREADS, (memory - _BASE) // _THREAD))
 
 
 class Stopped(Exception):
@@ -23,12 +33,17 @@ class Workers:
     A job that fails stops the others at their next `check`, and is raised at the end of the block.
     """
 
-    def __init__(self, jobs: Iterable[Callable[[], None]], number: int) -> None:
-        self._jobs: Iterator[Callable[[], None]] = iter(list(jobs))
+    def __init__(self, jobs: Sequence[Callable[[], None]], number: int) -> None:
+        self._jobs: Iterator[Callable[[], None]] = iter(jobs)
         self._lock = threading.Lock()
         self._stop = False
         self._failed: BaseException | None = None
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(number, len(jobs)))]
+
+    def run(self) -> None:
+        """Do all jobs, and nothing beside."""
+        with self:
+            pass
 
     def check(self) -> None:
         """Raise Stopped where the work is to end."""
@@ -64,8 +79,7 @@ class Workers:
                 if job is None:
                     return
                 job()
-        except Stopped:
-            pass
         except BaseException as error:  # noqa: BLE001  raised at the end of the block
-            self._failed = self._failed or error
+            if not (self._stop and isinstance(error, Stopped)):
+                self._failed = self._failed or error
             self._stop = True

@@ -9,7 +9,7 @@ from pathlib import Path
 from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
 from ckptfix.execute.atomic import new_file
-from ckptfix.execute.fill import MEMORY, Output, fill
+from ckptfix.execute.fill import Output, fill
 from ckptfix.execute.finite import Count
 from ckptfix.execute.moves import move_of
 from ckptfix.execute.receipt import Entry, Receipt
@@ -29,12 +29,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to write. `memory` bounds the bytes that moving and casting take, beside what a computed tensor takes."""
+    """How to write. With no `threads` the one that asks does all the work."""
 
     digests: bool = True
     sync: bool = True
     """Whether to wait until the disk has it."""
-    memory: int = MEMORY
+    threads: int = 1
 
 
 DEFAULTS = Options()
@@ -122,7 +122,7 @@ def write(
             outputs,
             values,
             reader,
-            memory=options.memory,
+            threads=options.threads,
             progress=lambda done: progress(done, total),
         )
         found = {output.key: output.meter.digest for output in outputs}

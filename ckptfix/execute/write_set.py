@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace as replaced
-from functools import cache
+from functools import cache, partial
 
 from ckptfix._version import __version__
 from ckptfix.counts import count
@@ -24,7 +25,8 @@ from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
 from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
-from ckptfix.execute.write import Options, Progress, Written, write
+from ckptfix.execute.workers import Workers
+from ckptfix.execute.write import DEFAULTS, Options, Progress, Written, write
 from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import File
 from ckptfix.formats.distributed.emit import emit_metadata
@@ -41,6 +43,7 @@ def write_set(
     parts: Sequence[Part],
     *,
     replace: bool = False,
+    options: Options = DEFAULTS,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Written, int]:
     """Write the rows of the plan that fit the target into the files of `parts`, and the file that names these.
@@ -58,13 +61,13 @@ def write_set(
         destination.refuse_taken(replace=replace)
         finished.refuse_full(_nbytes(plan))
         try:
-            done, taken_up = _write_parts(plan, checkpoint, target, destination, parts, finished, progress)
+            done, taken_up = _write_parts(plan, checkpoint, target, destination, parts, finished, options, progress)
             receipt = _join(plan, [one.receipt for one in done], finished.metadata())
             _check_unchanged(checkpoint)
             files = {part.name: hash_text(one.receipt.to_text()) for part, one in zip(parts, done, strict=True)}
             last.write(0, _last_file(destination, plan, parts, finished, receipt.to_text(), files))
             finished.commit(replace=replace)
-            last.publish(replace=replace)
+            last.publish(replace=replace, sync=options.sync)
         except (Exception, KeyboardInterrupt) as stop:
             # An error is the end of it; a run that is interrupted or killed leaves what it has finished.
             if last.is_published():
@@ -89,24 +92,38 @@ def _write_parts(
     destination: Destination,
     parts: Sequence[Part],
     finished: Finished,
+    options: Options,
     progress: Progress,
 ) -> tuple[list[Written], int]:
-    """Write the files that hold tensors; give also how many of them were there."""
-    total, written = _nbytes(plan), 0
-    done: list[Written] = []
-    taken_up = 0
-    for part in parts:
+    """Write the files that hold tensors, several at a time; give also how many of them were there."""
+    total = _nbytes(plan)
+    written = dict.fromkeys(parts, 0)
+    lock = threading.Lock()
+    done: dict[Part, Written] = {}
+    taken_up: list[Part] = []
+
+    def report(part: Part, nbytes: int) -> None:
+        workers.check()
+        with lock:
+            written[part] = nbytes
+            progress(sum(written.values()), total)
+
+    def make(part: Part) -> None:
         only = plan.only(part.keys)
         one = finished.take_up(part, only)
         if one is None:
-            report, path, form = _shifted(progress, written, total), finished.path(part), destination.format
-            one = write(only, checkpoint, target, path, form=form, replace=True, progress=report)
+            form, path = destination.format, finished.path(part)
+            inner = options if len(parts) == 1 else replaced(options, threads=0)
+            tell: Progress = lambda nbytes, _: report(part, nbytes)  # noqa: E731
+            one = write(only, checkpoint, target, path, form=form, replace=True, options=inner, progress=tell)
         else:
-            taken_up += 1
-        done.append(one)
-        written += _nbytes(only)
-        progress(written, total)
-    return done, taken_up
+            taken_up.append(part)
+        done[part] = one
+        report(part, _nbytes(only))
+
+    workers = Workers([partial(make, part) for part in parts], options.threads if len(parts) > 1 else 0)
+    workers.run()
+    return [done[part] for part in parts], len(taken_up)
 
 
 def write_alone(
@@ -187,10 +204,6 @@ def _check_unchanged(checkpoint: Checkpoint) -> None:
 
 def _nbytes(plan: Plan) -> int:
     return sum(row.expr.spec.nbytes for row in plan.outputs.values())
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)
 
 
 def _say_waiting(waiting: int, total: int) -> tuple[str, ...]:
