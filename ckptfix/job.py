@@ -215,10 +215,16 @@ def write_output(
             progress=progress,
         )
     last = destination.path if parts is None else destination.last
-    files = (*(last.with_name(part.name) for part in parts or ()), last)
-    path = last.parent if destination.kind == "distributed" else last
     return Adapted(
-        path, written.receipt, job.plan, companions, written.read, written.made, files, taken_up, written.cloned
+        path=last.parent if destination.kind == "distributed" else last,
+        receipt=written.receipt,
+        plan=job.plan,
+        companions=companions,
+        read=written.read,
+        made=written.made,
+        files=(*(last.with_name(part.name) for part in parts or ()), last),
+        taken_up=taken_up,
+        cloned=written.cloned,
     )
 
 

@@ -133,8 +133,8 @@ def command(
     if as_json:
         nonfinite = {"read": adapted.read.to_json(), "made": adapted.made.to_json()}
         files = [str(file) for file in adapted.files]
-        written = {"written": str(adapted.path), "files": files, "taken_up": adapted.taken_up, "nonfinite": nonfinite}
-        print_json({**report.to_json(), **written, **_companions(adapted)})
+        written = {"written": str(adapted.path), "files": files, "taken_up": adapted.taken_up, "cloned": adapted.cloned}
+        print_json({**report.to_json(), **written, "nonfinite": nonfinite, **_companions(adapted)})
     else:
         echo_lines(text.show_report(report))
         if adapted.read or adapted.made:
@@ -143,7 +143,9 @@ def command(
             echo_lines(text.show_companions(adapted.companions))
         several = f"{len(adapted.files)} files, " if len(adapted.files) > 1 else ""
         several += f"{adapted.taken_up} of them finished by an interrupted run, " if adapted.taken_up else ""
-        echo(f"wrote {adapted.path} ({several}{text.size(sum(file.stat().st_size for file in adapted.files))})")
+        shared = f", {text.size(adapted.cloned)} of it shared with the source" if adapted.cloned else ""
+        nbytes = sum(file.stat().st_size for file in adapted.files)
+        echo(f"wrote {adapted.path} ({several}{text.size(nbytes)}{shared})")
         if suggestion:
             echo(f"wrote {_recipe_path(Path(output))} ({count(suggestion.rules, 'rule')})")
     return job.plan.exit_code
