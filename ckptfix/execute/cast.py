@@ -30,7 +30,9 @@ class Casting:
             self.read += count(chunk, self._dtypes[0])
             with np.errstate(all="ignore"):  # what overflows is counted
                 for dtype in others:
-                    numbers = numbers.astype(dtype)
+                    if numbers.dtype.itemsize < 4:  # float32 has every one of these, and casts to any other dtype
+                        numbers = numbers.astype(np.float32)
+                    numbers = numbers.astype(dtype, copy=False)
             data = numbers.view(np.uint8).data
             self.made += count(data, self._dtypes[-1])
             yield data

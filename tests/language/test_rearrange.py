@@ -18,6 +18,8 @@ from ckptfix.proof.recompute import recompute
 from ckptfix.recipe import load_recipe
 from ckptfix.tensors import DType, Manifest, TensorSpec
 
+from .values import check_moved
+
 
 def apply(rule: dict[str, Any], have: dict[str, Tensor], want: dict[str, list[int]] | None = None) -> dict[str, Tensor]:
     """Run one rule over tensors, by both paths; raise the first fault."""
@@ -30,6 +32,7 @@ def apply(rule: dict[str, Any], have: dict[str, Tensor], want: dict[str, list[in
         made[key] = evaluate(row.expr, have.__getitem__, lambda seed: {})
         assert tuple(made[key].shape) == row.expr.spec.shape
         assert torch.equal(made[key], recompute(row.expr, have, lambda seed: {}))
+        assert check_moved(row.expr, have, made[key])
     return made
 
 
