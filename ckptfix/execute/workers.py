@@ -13,14 +13,14 @@ _BASE = 96 << 20
 """What the interpreter, numpy and a header of many thousand tensors take."""
 _THREAD = 40 << 20
 """What one thread takes that turns a large tensor around."""
-_MOST_THREADS = 4
+MOST_THREADS = 4
 """More of them wait for one another at the files that they write."""
 
 
 def threads_within(memory: int) -> int:
     """Choose how many threads write: as many as there are processors and memory for, one at least."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, _MOST_THREADS, (memory - _BASE) // _THREAD))
+    return max(1, min(processors, MOST_THREADS, (memory - _BASE) // _THREAD))
 
 
 class Stopped(Exception):

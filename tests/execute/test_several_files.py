@@ -32,6 +32,7 @@ from ckptfix.errors import (
     WriteFailed,
 )
 from ckptfix.execute import finished, write_set
+from ckptfix.execute.workers import MOST_THREADS
 from ckptfix.formats import open_checkpoint
 
 from ..formats.making import assert_same
@@ -224,6 +225,11 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
     monkeypatch.setattr(module, function, dying)
 
 
+def _finished_before(call: int) -> range:
+    """Say how many files may be whole when this one begins: several are written at a time."""
+    return range(max(0, call - MOST_THREADS + 1), call + 1)
+
+
 def _count_writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Note which files are written."""
     real, written = write_set.write, list[Path]()
@@ -267,7 +273,7 @@ def test_a_run_that_ends_anywhere_leaves_nothing_mixed_and_is_taken_up(
         with pytest.raises(CkptfixError, match=r"without their|not finished: 5 files"):
             open_checkpoint(folder)
     left = _hidden(folder)
-    assert len(left) == (call if function == "write" else 5)
+    assert len(left) in _finished_before(call) if function == "write" else len(left) == 5
     with monkeypatch.context() as patch:
         calls = _count_writes(patch)
         adapted = api.adapt(source, source, f"{tmp_path}/{out}", max_shard_size=LIMIT, existing="replace")
@@ -305,7 +311,7 @@ def test_what_is_left_of_another_run_is_not_used(
         with pytest.raises(_Killed):
             api.adapt(source, source, out, max_shard_size=LIMIT)
     left = [tmp_path / "out" / name for name in _hidden(tmp_path / "out")]
-    assert len(left) == 3
+    assert len(left) in _finished_before(3)
     recipe, limit, again = None, LIMIT, 5
     state = _state()
     if change == "source":
@@ -315,7 +321,7 @@ def test_what_is_left_of_another_run_is_not_used(
         data = bytearray(left[0].read_bytes())
         data[-1] ^= 1
         left[0].write_bytes(data)
-        again = 3
+        again = 5 - len(left) + 1
     elif change == "rules":
         recipe = {
             "ckptfix": 1,
@@ -589,7 +595,10 @@ def test_an_output_of_other_names_is_replaced_in_one_step(
     checkpoint = open_checkpoint(tmp_path / "out")
     assert_same(checkpoint, {key: expected[key] for key in checkpoint.tensors})
     adapted = api.adapt(source, source, out, max_shard_size=LIMIT, existing="replace")
-    assert adapted.taken_up == (call if function == "write" else 0 if call == 1 and function == "sync_folder" else 5)
+    if function == "write":
+        assert adapted.taken_up in _finished_before(call)
+    else:
+        assert adapted.taken_up == (0 if (function, call) == ("sync_folder", 1) else 5)
     assert _names(tmp_path / "out") == sorted(file.name for file in adapted.files)
     checkpoint = open_checkpoint(tmp_path / "out")
     assert_same(checkpoint, {key: _state()[key] for key in checkpoint.tensors})
