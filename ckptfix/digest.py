@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blake3 import blake3
 
 NO_DIGEST = "0" * 64
 """Stands in for a digest whose width must be known before its value is."""
 
 
-def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
-    """Hash the chunks as one run of bytes."""
+@cache
+def hasher() -> type[blake3]:
+    """Give the class that hashes."""
     from blake3 import blake3
 
-    hasher = blake3()
+    return blake3
+
+
+def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
+    """Hash the chunks as one run of bytes."""
+    found = hasher()()
     for chunk in chunks:
-        hasher.update(chunk)
-    return hasher.hexdigest()
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def hash_text(text: str) -> str:

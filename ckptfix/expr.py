@@ -260,7 +260,7 @@ def replace_reads(expr: Expr, read: Callable[[Read], Read]) -> Expr:
 
 def leaves(expr: Expr) -> Iterator[Expr]:
     """Give the expressions at the bottom: reads and fills."""
-    below = list(inputs(expr))
+    below = [] if isinstance(expr, Read) else list(inputs(expr))
     if not below:
         yield expr
     for part in below:
@@ -269,4 +269,6 @@ def leaves(expr: Expr) -> Iterator[Expr]:
 
 def sources(expr: Expr) -> list[str]:
     """List the source keys that an expression reads, each once."""
+    if isinstance(expr, Read):
+        return [expr.key]
     return list(dict.fromkeys(leaf.key for leaf in leaves(expr) if isinstance(leaf, Read)))

@@ -261,9 +261,11 @@ def _check_budget(job: Job, memory: int | None, max_output: int | None) -> None:
             f"the output takes {total:,} bytes, a source of this size may give {allowed:,}",
             hint="--max-output SIZE allows more",
         )
+    if memory is None:
+        return
     for key, expr in outputs.items():
         needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
-        if memory is not None and needed > memory and move_of(expr, job.checkpoint.tensors) is None:
+        if needed > memory and move_of(expr, job.checkpoint.tensors) is None:
             raise InvalidCall(
                 f"'{key}' is computed as a whole, which takes {needed} bytes, --memory allows {memory}",
                 hint="what is only moved or cast takes no more than is allowed",

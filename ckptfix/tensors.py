@@ -162,6 +162,10 @@ class TensorSpec:
         return (self.numel * self.dtype.bits + 7) // 8
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
 
     def to_json(self) -> dict[str, object]:

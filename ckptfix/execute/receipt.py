@@ -18,7 +18,7 @@ from ckptfix.tensors import DType, TensorSpec
 
 RECEIPT_KEY = "ckptfix"
 _FIELDS = ("ckptfix", "recipe", "source", "dtype", "header")
-_VERSION = 2
+_VERSION = 3
 _BEGINNING = f'{{"schema_version":{_VERSION},"ckptfix":'
 
 
@@ -48,7 +48,7 @@ class Receipt:
         """Give the receipt with the digest of a file's canonical header: its tensors and metadata, and the receipt."""
         others = {name: text for name, text in metadata.items() if name != RECEIPT_KEY}
         words = replace(self, header=NO_DIGEST).to_text()
-        specs = {key: spec.to_json() for key, spec in tensors.items()}
+        specs = {key: str(spec) for key, spec in tensors.items()}
         return replace(self, header=hash_document([specs, others, words]))
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptfix.digest import NO_DIGEST, crc32
+from ckptfix.digest import NO_DIGEST, crc32, hasher
 from ckptfix.execute import kernel
 from ckptfix.execute.atomic import NewFile
 from ckptfix.formats.base import CHUNK, Range, Reader
@@ -21,9 +21,7 @@ class Meter:
     """Computes what is asked for of the bytes of one output, as they pass."""
 
     def __init__(self, *, digest: bool, checksum: bool) -> None:
-        from blake3 import blake3
-
-        self._hasher = blake3() if digest else None
+        self._hasher = hasher()() if digest else None
         self._checksum = checksum
         self.crc32 = 0
 

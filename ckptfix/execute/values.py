@@ -63,11 +63,11 @@ class Values:
 
         `before` is shown those that are about to be cast. Raises NonFinite for what becomes infinite by that.
         """
-        chunks = before(self._reader.chunks(move.view.ref()))
+        chunks = before(self._reader.chunks(move.ref))
         if not move.casts:
             yield from chunks
             return
-        casting = Casting((move.view.dtype, *move.casts))
+        casting = Casting((move.ref.spec.dtype, *move.casts))
         yield from casting.chunks(chunks)
         refuse_introduced(key, expr, casting.made, lambda leaf: casting.read, self._origin_of(key))
         with self._lock:

@@ -153,5 +153,5 @@ def _shared_rows(plan: Plan, checkpoint: Checkpoint) -> dict[str, str]:
 
 def _source_digest(plan: Plan, moved: Mapping[str, str], computed: Mapping[str, str]) -> str:
     """Hash the source's header, what of it was moved (by output key), and the tensors that were computed with."""
-    header = {key: spec.to_json() for key, spec in plan.have.items()}
+    header = {key: str(spec) for key, spec in plan.have.items()}
     return hash_document([header, dict(moved), dict(computed)])

@@ -37,7 +37,7 @@ def test_golden_bytes(tmp_path: Path) -> None:
     words = json.dumps({**receipt, "header": "0" * 64}, separators=(",", ":"))
     header_digest = blake3(json.dumps([*canonical, words], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     assert receipt == {
-        "schema_version": 2,
+        "schema_version": 3,
         "ckptfix": __version__,
         "recipe": receipt["recipe"],
         "source": receipt["source"],

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfix.formats.base.joined import Joined, SideBySide, in_order
-from ckptfix.formats.base.strided import span
 from ckptfix.formats.base.values import TensorRef
 
 _SHORT = 1 << 16
@@ -45,8 +44,7 @@ def ranges_of(ref: TensorRef) -> list[Range] | None:
         return None
     place = storage.offset + storage.skip
     if ref.is_contiguous:
-        first, stop = span(ref)
-        return [Range(storage.path, place + first, stop - first)]
+        return [Range(storage.path, place + ref.offset * ref.spec.dtype.bits // 8, ref.spec.nbytes)]
     itemsize = ref.spec.dtype.bits // 8
     outer, run = _split(ref)
     if run * itemsize < _SHORT:
