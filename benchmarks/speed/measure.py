@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from threading import Timer
 
 LIMIT = 600
 """Seconds after which a command is killed."""
+FORKED = 0x40
+"""The flag PF_FORKNOEXEC of linux/sched.h: forked, and no program started."""
 PAUSE = 0.002
 """Seconds between two looks at the memory."""
 FEW = 3
@@ -104,7 +108,7 @@ def peak_memory(command: Sequence[str]) -> int:
     def watch(process: int) -> None:
         nonlocal peak
         while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            peak = max(peak, _held(_family(process)))
+            peak = max(peak, sum(map(_held, _family(process))))
             time.sleep(PAUSE)
 
     _watch(command, watch)
@@ -117,12 +121,18 @@ def _watch(command: Sequence[str], watch: Callable[[int], None]) -> Run:
         process = subprocess.Popen(  # noqa: S603  the commands of rows.py
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
-        killer = Timer(LIMIT, os.killpg, (process.pid, signal.SIGKILL))
+        kill = partial(os.killpg, process.pid, signal.SIGKILL)
+        killer = Timer(LIMIT, kill)
         killer.start()
-        watch(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            watch(process.pid)
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # an interrupt
+            kill()
+            raise
+        finally:
+            killer.cancel()
         seconds = time.perf_counter() - start
-        killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
@@ -132,7 +142,8 @@ def _watch(command: Sequence[str], watch: Callable[[int], None]) -> Run:
 
 def _reason(status: int, said: str) -> str:
     lines = [line.strip(" │") for line in said.splitlines() if line.strip(" │╭╮╰╯─")]
-    return f"exit status {status}" + (f": {lines[-1]}" if lines else "")
+    last = re.sub(r"/\S*/", "", lines[-1]) if lines else ""  # names of files, without folders
+    return f"exit status {status}" + (f": {last}" if last else "")
 
 
 def _family(process: int) -> Iterator[int]:
@@ -143,12 +154,11 @@ def _family(process: int) -> Iterator[int]:
                 yield from _family(int(child))
 
 
-def _held(processes: Iterable[int]) -> int:
-    """Add up what processes hold; a child that still shares all of its parent's memory counts once."""
-    distinct = set()
-    for process in processes:
-        with suppress(OSError):
-            lines = Path(f"/proc/{process}/status").read_text().splitlines()
-            distinct.add(tuple(line for line in lines if line.startswith(("Vm", "Rss"))))
-    own = [line for lines in distinct for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
-    return sum(int(line.split()[1]) * 1024 for line in own)
+def _held(process: int) -> int:
+    """Read what a process holds; a child that has not started its program yet still shares all with its parent."""
+    with suppress(OSError):
+        flags = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[6])
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        if not flags & FORKED:
+            return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+    return 0

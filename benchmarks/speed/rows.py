@@ -104,6 +104,9 @@ LOAD_FILE = script("load_file + save_file", "load_file.py")
 SAFE_OPEN = script("safe_open + save_file", "safe_open.py")
 NAIVE = script("torch.load + dict comprehension + save_file", "torch_load.py", "pth")
 MMAP = script("torch.load(mmap=True) + save_file", "torch_mmap.py", "pth")
+PYTHON = Contender("python -c pass", "{python} -c pass")
+INSPECT = Contender("ckptfix inspect", "{ckptfix} inspect {safetensors}")
+LIST = Contender("safe_open", "{python} {scripts}/list_keys.py {safetensors}")
 NO_FSYNC, NO_DIGEST = "ckptfix --no-fsync", "ckptfix --no-digest --no-fsync"
 PLAIN = adapt(NO_FSYNC, "safetensors", "--no-fsync")
 BARE = adapt(NO_DIGEST, "safetensors", "--no-digest", "--no-fsync")
@@ -116,7 +119,7 @@ def moves(keys: int) -> int:
 
 def rows(size: int) -> list[Row]:
     """List the rows for checkpoints of `size` bytes."""
-    model, many, one = llama(size), small(20_000), single(size)
+    model, many = llama(size), small(20_000)
     return [
         Row(
             "rename",
@@ -206,53 +209,50 @@ def rows(size: int) -> list[Row]:
         ),
         Row(
             "limit",
-            "One tensor of the whole size, float32 to bfloat16, with 400 MB of memory for its own (prlimit --data)",
-            one,
-            [limited(lane) for lane in (CP, BARE, PLAIN, LOAD_FILE, SAFE_OPEN, brainsurgery("inmemory"))],
+            "One tensor twice as large as the memory that a command may have (prlimit --data), float32 to bfloat16",
+            single(size),
+            [limited(one, size // 2) for one in (CP, BARE, PLAIN, LOAD_FILE, SAFE_OPEN, brainsurgery("inmemory"))],
             [Bar(NO_DIGEST, memory=64 * MB)],
             edit="cast",
         ),
         Row(
-            "start",
-            "Start and look",
+            "help",
+            "Start",
             model,
             [
-                Contender("python -c pass", "{python} -c pass"),
+                PYTHON,
                 Contender("ckptfix --help", "{ckptfix} --help"),
-                Contender("ckptfix inspect, 300 tensors", "{ckptfix} inspect {safetensors}"),
-                Contender("safe_open, 300 tensors", "{python} {scripts}/list_keys.py {safetensors}"),
                 Contender("hf --help", "{hf} --help"),
                 Contender("mergekit-yaml --help", "{mergekit}/mergekit-yaml --help", needs="mergekit"),
                 Contender("brainsurgery --help", "{brainsurgery}/brainsurgery --help", needs="brainsurgery"),
             ],
-            [Bar("ckptfix --help", ratio=6), Bar("ckptfix inspect, 300 tensors", ratio=7)],
+            [Bar("ckptfix --help", ratio=6)],
+            repeat=3,
+        ),
+        Row("inspect", "List 300 tensors", model, [PYTHON, INSPECT, LIST], [Bar(INSPECT.name, ratio=7)], repeat=3),
+        Row(
+            "inspect-many",
+            "List 20,000 tensors",
+            many,
+            [PYTHON, INSPECT, LIST],
+            [Bar(INSPECT.name, ratio=15)],
             repeat=3,
         ),
         Row(
             "plan",
-            "Look at 20,000 tensors, and plan them by 50 rules",
+            "Plan 20,000 tensors by 50 rules",
             many,
-            [
-                Contender("python -c pass", "{python} -c pass"),
-                Contender("ckptfix inspect, 20,000 tensors", "{ckptfix} inspect {safetensors}"),
-                Contender("safe_open, 20,000 tensors", "{python} {scripts}/list_keys.py {safetensors}"),
-                Contender(
-                    "ckptfix plan, 20,000 tensors, 50 rules", "{ckptfix} plan {safetensors} {target} -r {recipe}"
-                ),
-            ],
-            [
-                Bar("ckptfix inspect, 20,000 tensors", ratio=15),
-                Bar("ckptfix plan, 20,000 tensors, 50 rules", seconds=1.0),
-            ],
+            [PYTHON, Contender("ckptfix plan", "{ckptfix} plan {safetensors} {target} -r {recipe}")],
+            [Bar("ckptfix plan", seconds=1.0)],
             recipe="parts",
             repeat=2,
         ),
     ]
 
 
-def limited(contender: Contender) -> Contender:
-    """Let a command run with 400 MB of memory of its own."""
-    return replace(contender, command=f"prlimit --data={400 * MB} {contender.command}")
+def limited(contender: Contender, memory: int) -> Contender:
+    """Let a command have so many bytes of memory of its own."""
+    return replace(contender, command=f"prlimit --data={memory} {contender.command}")
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,16 @@ def test_lanes_run_in_turn_and_slow_ones_leave(tmp_path: Path) -> None:
 
 def test_what_fails_or_writes_something_wrong_is_not_timed(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    broken = Lane("broken", ["sh", "-c", "echo first >&2; echo last >&2; exit 3"], lambda: None, lambda: None)
+    broken = Lane(
+        "broken", ["sh", "-c", "echo first >&2; echo at /a/folder/last >&2; exit 3"], lambda: None, lambda: None
+    )
     results = race([lane("a", log), broken, lane("wrong", log, wrong="wrong output")], 2)
     assert [(result.failure, len(result.runs)) for result in results] == [
         (None, 2),
-        ("exit status 3: last", 0),
+        ("exit status 3: at last", 0),
         ("wrong output", 0),
     ]
-    with pytest.raises(CommandFailed, match="exit status 3: last"):
+    with pytest.raises(CommandFailed, match="exit status 3: at last"):
         run(broken.command)
 
 
@@ -59,6 +61,8 @@ def test_memory_is_that_of_all_processes_without_the_cache(tmp_path: Path) -> No
     assert 40 * MB < peak_memory([sys.executable, "-c", HOLD.format(40 * MB)]) < 60 * MB
     assert 40 * MB < peak_memory([sys.executable, "-c", child]) < 75 * MB
     assert peak_memory([sys.executable, "-c", mapped]) < 25 * MB
+    forked = HOLD.format(40 * MB).replace("import time", "import os, time; os.fork()")
+    assert 40 * MB < peak_memory([sys.executable, "-c", forked]) < 60 * MB
 
 
 @pytest.mark.parametrize("form", FORMS)
