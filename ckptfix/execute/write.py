@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
@@ -13,7 +14,6 @@ from ckptfix.execute.fill import Output, fill
 from ckptfix.execute.finite import Count
 from ckptfix.execute.moves import move_of
 from ckptfix.execute.receipt import Entry, Receipt
-from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.transfer import Meter
 from ckptfix.execute.values import Values
@@ -22,6 +22,9 @@ from ckptfix.formats import Checkpoint, output_format
 from ckptfix.formats.base import Format, Reader
 from ckptfix.planning import Plan
 from ckptfix.targets.base import Target
+
+if TYPE_CHECKING:
+    from ckptfix.execute.resume import Companions
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written and the bytes in all."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace as replaced
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from ckptfix._version import __version__
 from ckptfix.counts import count
@@ -23,16 +24,16 @@ from ckptfix.execute.destination import Destination, Part, make_folder, write_in
 from ckptfix.execute.finished import Finished, discard_unfinished
 from ckptfix.execute.finite import Count
 from ckptfix.execute.receipt import Receipt
-from ckptfix.execute.resume import Companions
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.workers import Workers
 from ckptfix.execute.write import DEFAULTS, Options, Progress, Written, write
 from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import File
-from ckptfix.formats.distributed.emit import emit_metadata
-from ckptfix.formats.distributed_file import items_of
 from ckptfix.planning import Plan
 from ckptfix.targets.base import Target
+
+if TYPE_CHECKING:
+    from ckptfix.execute.resume import Companions
 
 
 def write_set(
@@ -171,6 +172,9 @@ def _last_file(
     specs = {key: row.expr.spec for key, row in plan.outputs.items()}
     if destination.kind == "shards":
         return write_index(specs, parts, receipt, files)
+    from ckptfix.formats.distributed.emit import emit_metadata
+    from ckptfix.formats.distributed_file import items_of
+
     items = {key: item for part in parts for key, item in items_of(finished.path(part), part.name).items()}
     return emit_metadata(specs, items, receipt, files)
 

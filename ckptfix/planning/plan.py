@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ckptfix.diff import Diff, compare
 from ckptfix.errors import CkptfixError, IncompletePlan, Origin, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
 from ckptfix.keys import VarValue, nearest_to_each
 from ckptfix.planning.budget import over_budget
-from ckptfix.planning.report import Missing, OutputDocument, Pair, PlanDocument, Report, Unexpected
+from ckptfix.planning.report import Missing, Pair, Report, Unexpected
 from ckptfix.planning.table import (
     Row,
     Step,
@@ -25,6 +26,9 @@ from ckptfix.planning.table import (
 from ckptfix.recipe import Recipe, read_variable
 from ckptfix.rules.base import Rule, Scope
 from ckptfix.tensors import DType, Manifest
+
+if TYPE_CHECKING:
+    from ckptfix.planning.documents import OutputDocument, PlanDocument
 
 _CONFIG = "target.config."
 _MOST_SEARCHES = 50

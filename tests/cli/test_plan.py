@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ckptfix.planning.report import PlanDocument, ReportDocument
+from ckptfix.planning.documents import PlanDocument, ReportDocument
 
 from .running import call, save_net
 

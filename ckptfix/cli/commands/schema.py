@@ -29,11 +29,11 @@ def schema(document: Document) -> dict[str, Any]:
 
             return recipe_model().model_json_schema()
         case "report":
-            from ckptfix.planning.report import ReportDocument
+            from ckptfix.planning.documents import ReportDocument
 
             return dict(TypeAdapter(ReportDocument).json_schema())
         case "plan":
-            from ckptfix.planning.report import PlanDocument
+            from ckptfix.planning.documents import PlanDocument
 
             return dict(TypeAdapter(PlanDocument).json_schema())
         case "suggestion":
