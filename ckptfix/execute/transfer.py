@@ -122,9 +122,9 @@ class Transfer:
         for batch in batches:
             rest: list[Run] = []
             for run in batch:
-                source = self._reader.file(run.path).fileno()
+                source = self._reader.file(run.path)
                 place = run.start, self._file.fileno(), run.offset, run.nbytes
-                first, nbytes = kernel.clone(source, *place, self._file.block)
+                first, nbytes = kernel.clone(source.fileno(), *place, self._file.block)
                 rest += _part(run, 0, first if nbytes else run.nbytes)
                 if nbytes:
                     rest += _part(run, first + nbytes, run.nbytes)
@@ -153,10 +153,10 @@ class Transfer:
             self._advance(len(chunk))
 
     def _copy_in_kernel(self, run: Run) -> int:
-        source, target = self._reader.file(run.path).fileno(), self._file.fileno()
+        source, target = self._reader.file(run.path), self._file.fileno()
         done = 0
         while done < run.nbytes:
-            copied = kernel.copy(source, run.start + done, target, run.offset + done, run.nbytes - done)
+            copied = kernel.copy(source.fileno(), run.start + done, target, run.offset + done, run.nbytes - done)
             if not copied:
                 break
             done += copied

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 MEMORY = 256 << 20
@@ -67,7 +68,7 @@ class Workers:
         finally:
             self._stop = True
             for thread in self._threads:
-                thread.join()
+                _wait_for(thread)
         if error is None and self._failed is not None:
             raise self._failed
 
@@ -83,3 +84,10 @@ class Workers:
             if not (self._stop and isinstance(error, Stopped)):
                 self._failed = self._failed or error
             self._stop = True
+
+
+def _wait_for(thread: threading.Thread) -> None:
+    """Wait, whatever signals say: a thread must not outlive the files that it writes. It ends within some megabytes."""
+    while thread.is_alive():
+        with suppress(KeyboardInterrupt):
+            thread.join()

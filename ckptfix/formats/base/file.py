@@ -102,7 +102,7 @@ class File:
             offset += count
 
     def fileno(self) -> int:
-        """Give the descriptor, for system calls that copy between files."""
+        """Give the descriptor, for system calls that copy between files: it is closed when this object is let go of."""
         return self._fd
 
     def close(self) -> None:
