@@ -118,7 +118,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _absent(options: Sequence[str]) -> str:
     return (
-        f" This ckptfix has no {' and no '.join(f'`{one}`' for one in options)}: they were left away."
+        f"This ckptfix was run without {' and '.join(f'`{one}`' for one in options)}, which it lacks."
         if options
         else ""
     )

@@ -209,7 +209,7 @@ def rows(size: int) -> list[Row]:
         ),
         Row(
             "limit",
-            "One tensor twice as large as the memory that a command may have (prlimit --data), float32 to bfloat16",
+            "float32 to bfloat16, one tensor of twice the memory allowed",
             single(size),
             [limited(one, size // 2) for one in (CP, BARE, PLAIN, LOAD_FILE, SAFE_OPEN, brainsurgery("inmemory"))],
             [Bar(NO_DIGEST, memory=64 * MB)],
