@@ -80,6 +80,21 @@ OutputDocument = TypedDict("OutputDocument", {"from": list[str], "rule": int | N
 
 
 class PlanDocument(ReportDocument):
-    """What `plan --json` prints. `rule` counts from 1 and is null for a tensor that no rule touched."""
+    """What `Plan.to_json` gives. `rule` counts from 1 and is null for a tensor that no rule touched."""
 
     outputs: dict[str, OutputDocument]
+
+
+class WorkDocument(TypedDict):
+    """Bytes of the output: runs of the source as they lie, such as are gathered, cast ones, computed ones."""
+
+    copied: int
+    gathered: int
+    cast: int
+    computed: int
+
+
+class PlanAndWork(PlanDocument):
+    """What `plan --json` prints."""
+
+    work: WorkDocument

@@ -11,6 +11,7 @@ from ckptfix.counts import count
 if TYPE_CHECKING:
     from ckptfix.execute.resume import Companions
     from ckptfix.execute.stats import Stats
+    from ckptfix.execute.work import Work
     from ckptfix.formats import Checkpoint
     from ckptfix.inference.suggestion import Suggestion
     from ckptfix.planning import Plan, Report
@@ -212,6 +213,12 @@ def show_plan(plan: Plan) -> Iterator[str]:
     for step in plan.steps:
         yield f"{step.origin}: {count(step.edit.selected, 'key')}"
     yield from show_report(plan.report())
+
+
+def show_work(work: Work) -> str:
+    """Say how many bytes of the output come about in which way."""
+    ways = {"copied as they lie": work.copied, "gathered": work.gathered, "cast": work.cast, "computed": work.computed}
+    return f"bytes to write: {', '.join(f'{size(n)} {way}' for way, n in ways.items() if n) or 'none'}"
 
 
 def show_proofs(document: Mapping[str, object]) -> Iterator[str]:

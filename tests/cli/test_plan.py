@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ckptfix.planning.documents import PlanDocument, ReportDocument
+from ckptfix.planning.documents import PlanAndWork, ReportDocument
 
 from .running import call, save_net
 
@@ -85,7 +85,7 @@ def test_trace_follows_a_key_back(renamed: Path, capsys: pytest.CaptureFixture[s
     ("target", "status"), [("net.pth", 0), ("py:net:build?classes=3", 1), ("py:net:build?width=5", 1)]
 )
 @pytest.mark.parametrize(
-    ("command", "kind", "name"), [("check", ReportDocument, "report"), ("plan", PlanDocument, "plan")]
+    ("command", "kind", "name"), [("check", ReportDocument, "report"), ("plan", PlanAndWork, "plan")]
 )
 def test_documents_match_their_schemas(
     command: str, kind: type, name: str, target: str, status: int, net: Path, capsys: pytest.CaptureFixture[str]

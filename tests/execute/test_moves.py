@@ -11,12 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from ckptfix.execute.cast import Casting
 from ckptfix.execute.view import View, concatenate
-from ckptfix.formats import Reader, Storage, TensorRef
+from ckptfix.execute.work import work_of
+from ckptfix.formats import Reader, Storage, TensorRef, open_checkpoint
 from ckptfix.formats.base import contiguous_stride, ranges_of
-from ckptfix.tensors import FLOATS, DType, TensorSpec
+from ckptfix.planning import make_plan
+from ckptfix.recipe import load_recipe
+from ckptfix.tensors import FLOATS, DType, Manifest, TensorSpec
 
 Pair = tuple[View, "np.ndarray[Any, Any]"]
 
@@ -199,3 +203,21 @@ def test_what_does_not_fit_is_counted_and_never_clipped(after: DType) -> None:
     b"".join(casting.chunks([np.array([1e6, 1.0, np.nan, -np.inf], np.float32).tobytes()]))
     assert (casting.read.nan, casting.read.infinite) == (1, 1)
     assert casting.made.nan + casting.made.infinite == 3
+
+
+def test_a_plan_says_what_becomes_of_its_bytes(tmp_path: Path) -> None:
+    save_file(
+        {"a": torch.zeros(64, 1024), "b": torch.zeros(64, 8), "c": torch.zeros(3, 3), "d": torch.ones(5)},
+        tmp_path / "x",
+    )
+    have = open_checkpoint(tmp_path / "x")
+    rules = [
+        {"op": "rearrange", "from": "a", "to": ["p", "q"], "layout": "(p+q) c -> p c, q c"},
+        {"op": "rearrange", "keys": "b", "layout": "x y -> y x"},
+        {"op": "resize", "keys": "c", "layout": "h w", "axes": {"h": 4, "w": 4}, "mode": "bilinear"},
+        {"op": "cast", "keys": "d", "dtype": "BF16"},
+    ]
+    plan = make_plan(load_recipe({"ckptfix": 1, "rules": rules}), have.manifest, Manifest({}))
+    plan.raise_for_errors()
+    work = work_of({key: row.expr for key, row in plan.rows.items()}, have.tensors)
+    assert work.to_json() == {"copied": 64 * 1024 * 4, "gathered": 64 * 8 * 4, "cast": 10, "computed": 64}

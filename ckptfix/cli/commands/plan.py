@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from ckptfix.cli import options
-from ckptfix.cli.console import echo_lines, print_json, show_error, show_note
+from ckptfix.cli.console import echo, echo_lines, print_json, show_error, show_note
 from ckptfix.errors import InvalidCall
 
 
@@ -38,6 +38,7 @@ def command(
 ) -> int:
     """Show how each tensor of TARGET would be made of SOURCE. No tensor is read, nothing else is written."""
     from ckptfix.execute.atomic import write_whole
+    from ckptfix.execute.work import work_of
     from ckptfix.job import prepare_job
     from ckptfix.keys import nearest_keys
     from ckptfix.report import text
@@ -50,15 +51,18 @@ def command(
     if trace is not None and trace not in plan.rows:
         near = nearest_keys(trace, plan.rows)
         raise InvalidCall(f"the plan makes no '{trace}'", hint=f"nearest: {', '.join(near)}" if near else None)
+    work = work_of({key: row.expr for key, row in plan.outputs.items()}, job.checkpoint.tensors)
+    document = {**plan.to_json(), "work": work.to_json()}
     if output is not None:
-        write_whole(output, f"{json.dumps(plan.to_json(), indent=1)}\n".encode(), replace=True)
+        write_whole(output, f"{json.dumps(document, indent=1)}\n".encode(), replace=True)
     if as_json:
         lines = {"trace": plan.trace(trace)} if trace is not None else {}
-        print_json({**plan.to_json(), **lines})
+        print_json({**document, **lines})
     elif trace is not None:
         echo_lines(plan.trace(trace))
     else:
         echo_lines(text.show_plan(plan))
+        echo(text.show_work(work))
     for error in plan.errors:
         show_error(error)
     return plan.exit_code

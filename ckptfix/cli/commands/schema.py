@@ -33,9 +33,9 @@ def schema(document: Document) -> dict[str, Any]:
 
             return dict(TypeAdapter(ReportDocument).json_schema())
         case "plan":
-            from ckptfix.planning.documents import PlanDocument
+            from ckptfix.planning.documents import PlanAndWork
 
-            return dict(TypeAdapter(PlanDocument).json_schema())
+            return dict(TypeAdapter(PlanAndWork).json_schema())
         case "suggestion":
             from ckptfix.inference.suggestion import SuggestionDocument
 
