@@ -236,9 +236,8 @@ def _carry(job: Job, also: Sequence[str]) -> Companions:
     def plan_for(other: Checkpoint) -> Plan:
         recipe = job.plan.recipe
         strip = tuple(prefix for prefix in recipe.source.strip if any(key.startswith(prefix) for key in other.manifest))
-        source = recipe.source.model_copy(update={"strip": strip})
         return make_plan(
-            replace(recipe, source=source),
+            replace(recipe, source=replace(recipe.source, strip=strip)),
             other.manifest,
             job.target.manifest,
             variables=job.plan.values,

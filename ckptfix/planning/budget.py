@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ckptfix.edits import Made
 from ckptfix.errors import CkptfixError, Origin, RuleError
 from ckptfix.expr import Read
-from ckptfix.rules.base import Made
 
 LEAST = 16 << 30
 """Bytes that any output may take unasked."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ckptfix.document import parse_document
+from ckptfix.edits import Example
 from ckptfix.errors import CkptfixError
 from ckptfix.planning.plan import make_plan
 from ckptfix.recipe import load_recipe
-from ckptfix.rules.base import Example
 from ckptfix.tensors import DType, Manifest, TensorSpec
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ckptfix.edits import Inverse, Scope
 from ckptfix.errors import Origin
 from ckptfix.planning.plan import Plan, walk
 from ckptfix.planning.table import read_table, strip_prefixes
-from ckptfix.rules.base import Inverse, Scope
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ckptfix.diff import Diff, compare
+from ckptfix.edits import Scope
 from ckptfix.errors import CkptfixError, IncompletePlan, Origin, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
 from ckptfix.keys import VarValue, nearest_to_each
@@ -24,11 +25,11 @@ from ckptfix.planning.table import (
     strip_prefixes,
 )
 from ckptfix.recipe import Recipe, read_variable
-from ckptfix.rules.base import Rule, Scope
 from ckptfix.tensors import DType, Manifest
 
 if TYPE_CHECKING:
     from ckptfix.planning.documents import OutputDocument, PlanDocument
+    from ckptfix.rules.base import Rule
 
 _CONFIG = "target.config."
 _MOST_SEARCHES = 50

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptfix.edits import Edit, Made
 from ckptfix.errors import CkptfixError, KeyCollision, Origin, UnmatchedPattern
 from ckptfix.expr import Expr, Read, sources
 from ckptfix.keys import KeyPattern, nearest_keys
-from ckptfix.rules.base import Edit, Made
 from ckptfix.tensors import Manifest
 
 _MOST_FAULTS = 5

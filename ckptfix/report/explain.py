@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from ckptfix import errors
+from ckptfix.edits import Example
 from ckptfix.errors import CkptfixError, InvalidCall
 from ckptfix.report.text import table
 from ckptfix.rules import rule_types
-from ckptfix.rules.base import Example, Rule
+from ckptfix.rules.base import Rule
 
 
 def explain(subject: str) -> list[str]:

@@ -10,21 +10,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ckptfix.calls import find_function
+from ckptfix.edits import Edit, Example, Made, Scope
 from ckptfix.errors import RuleError
 from ckptfix.expr import Compute
 from ckptfix.keys import Group, KeyPattern, gather
-from ckptfix.rules.base import (
-    Edit,
-    Example,
-    Made,
-    Patterns,
-    Rule,
-    Scope,
-    Templates,
-    check_sides,
-    edit_groups,
-    groups_in_place,
-)
+from ckptfix.rules.base import Patterns, Rule, Templates, check_sides, edit_groups, groups_in_place
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from ckptfix.edits import Edit, Example, Inverse, Scope, lossy
 from ckptfix.expr import Cast as CastExpr
 from ckptfix.expr import Expr
-from ckptfix.rules.base import Edit, Example, Inverse, Patterns, Rule, Scope, edit_each, lossy
+from ckptfix.rules.base import Patterns, Rule, edit_each
 from ckptfix.tensors import FLOATS, DType
 
 _NAMES = ", ".join(FLOATS)

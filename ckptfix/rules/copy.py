@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from ckptfix.edits import Edit, Example, Inverse, Made, Scope
 from ckptfix.errors import CkptfixError, PatternError
 from ckptfix.keys import KeyPattern, KeyTemplate, nearest_keys
-from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, Templates
+from ckptfix.rules.base import Patterns, Rule, Templates
 
 
 class Copy(Rule):

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ckptfix.rules.base import Edit, Example, Inverse, Patterns, Rule, Scope, lossy, select
+from ckptfix.edits import Edit, Example, Inverse, Scope, lossy
+from ckptfix.rules.base import Patterns, Rule, select
 
 
 class Drop(Rule):

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ckptfix.edits import Edit, Example, Inverse, Made, Scope
 from ckptfix.errors import CkptfixError, RuleError
 from ckptfix.expr import Constant, Expr, Initial, Normal
-from ckptfix.rules.base import Edit, Example, Inverse, Made, Patterns, Rule, Scope, keys_or_patterns, select
+from ckptfix.rules.base import Patterns, Rule, keys_or_patterns, select
 from ckptfix.tensors import TensorSpec
 
 _DEFAULT_STD = 0.02

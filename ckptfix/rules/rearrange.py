@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ckptfix.edits import Edit, Example, Inverse, Made, Scope, lossy
 from ckptfix.errors import LayoutError, PatternError
 from ckptfix.expr import Rearrange as RearrangeExpr
 from ckptfix.expr import Term
@@ -30,20 +31,14 @@ from ckptfix.layout import (
     text_of,
 )
 from ckptfix.rules.base import (
-    Edit,
-    Example,
     Extent,
-    Inverse,
-    Made,
     Patterns,
     Rule,
-    Scope,
     Templates,
     check_sides,
     edit_groups,
     groups_in_place,
     keys_or_patterns,
-    lossy,
 )
 from ckptfix.tensors import TensorSpec
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from ckptfix.edits import Edit, Example, Inverse, Made, Scope, lossy
 from ckptfix.errors import CkptfixError, KeyCollision
 from ckptfix.keys import KeyPattern, invert_keys
-from ckptfix.rules.base import Edit, Example, Inverse, Made, Pattern, Rule, Scope, Template, lossy
+from ckptfix.rules.base import Pattern, Rule, Template
 
 
 class Rename(Rule):

@@ -6,25 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ckptfix.edits import Edit, Example, Inverse, Scope, lossy
 from ckptfix.errors import LayoutError, RuleError
 from ckptfix.expr import Block, Channels, Crop, Expr, Initial, Pad
 from ckptfix.expr import Resize as ResizeExpr
 from ckptfix.keys import nearest_keys
 from ckptfix.layout import Axes, Name, Sizes, expand, parse_tensor, solve, text_of
 from ckptfix.resizing import block_of, change_of, check_extents, shape_of
-from ckptfix.rules.base import (
-    Edit,
-    Example,
-    Extent,
-    Inverse,
-    Patterns,
-    Rule,
-    Scope,
-    check_axes,
-    edit_each,
-    keys_or_patterns,
-    lossy,
-)
+from ckptfix.rules.base import Extent, Patterns, Rule, check_axes, edit_each, keys_or_patterns
 from ckptfix.tensors import Shape, TensorSpec
 
 _ONE = dict.fromkeys(("linear", "tile", "sum", "mean"), (1, 1))

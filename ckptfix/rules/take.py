@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ckptfix.edits import Edit, Example, Inverse, Scope, lossy
 from ckptfix.errors import RuleError, UnknownVariable
 from ckptfix.expr import Expr
 from ckptfix.expr import Take as TakeExpr
 from ckptfix.layout import Axis, Name, Number, Product, Sizes, Sum, expand, extent, names_of, parse_tensor, solve
-from ckptfix.rules.base import Edit, Example, Extent, Inverse, Patterns, Rule, Scope, check_axes, edit_each, lossy
+from ckptfix.rules.base import Extent, Patterns, Rule, check_axes, edit_each
 
 _SLICE = re.compile(r"(\d*):(\d*)(?::([1-9]\d*))?")
 

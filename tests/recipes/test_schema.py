@@ -17,7 +17,8 @@ from ckptfix.cli.commands.schema import schema
 from ckptfix.cli.main import run
 from ckptfix.document import parse_document, read_document
 from ckptfix.errors import RecipeSchemaError
-from ckptfix.recipe import load_recipe, recipe_model
+from ckptfix.recipe import load_recipe
+from ckptfix.recipe.document import recipe_model
 from ckptfix.recipes import list_recipes, recipe_path
 from ckptfix.rules import rule_types
 
@@ -71,7 +72,7 @@ def test_the_command_prints_a_json_schema(capsys: pytest.CaptureFixture[str]) ->
 def test_every_field_is_described() -> None:
     found = dict(fields(SCHEMA))
     assert {f"/$defs/{rule.__name__}/op" for rule in rule_types().values()} <= found.keys()
-    assert {"/ckptfix", "/rules", "/$defs/SourceChoice/strip"} <= found.keys()
+    assert {"/ckptfix", "/rules", "/$defs/SourceDocument/strip"} <= found.keys()
     assert [place for place, field in found.items() if not field.get("description")] == []
 
 

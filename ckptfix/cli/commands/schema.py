@@ -25,7 +25,7 @@ def schema(document: Document) -> dict[str, Any]:
 
     match document:
         case "recipe":
-            from ckptfix.recipe import recipe_model
+            from ckptfix.recipe.document import recipe_model
 
             return recipe_model().model_json_schema()
         case "report":

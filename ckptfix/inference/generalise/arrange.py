@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ckptfix.edits import Edit
 from ckptfix.errors import CkptfixError
 from ckptfix.expr import Expr
 from ckptfix.inference.generalise.cover import cover
@@ -17,7 +18,6 @@ from ckptfix.inference.generalise.selection import patterns_of
 from ckptfix.inference.generalise.tables import Tables
 from ckptfix.inference.generalise.terms import listed_sides, sides_of
 from ckptfix.inference.generalise.widen import widened
-from ckptfix.rules.base import Edit
 from ckptfix.tensors import Manifest
 
 Table = dict[str, Expr]

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ckptfix.edits import Edit, Scope
 from ckptfix.expr import Expr
 from ckptfix.inference.generalise.line import Line
 from ckptfix.inference.link import Link
 from ckptfix.keys import VarValue
 from ckptfix.rules import rule_types
-from ckptfix.rules.base import Edit, Scope
 from ckptfix.tensors import Manifest
 
 Reach = Literal["general", "key by key"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ckptfix.edits import Scope
 from ckptfix.errors import CkptfixError
 from ckptfix.expr import Channels, Crop, Expr, Pad, Read, Rearrange, Resize
 from ckptfix.inference.link import Link, Term
 from ckptfix.rules import rearrange, resize
-from ckptfix.rules.base import Scope
 from ckptfix.tensors import Manifest
 
 
