@@ -88,7 +88,7 @@ def _pour(transfer: Transfer, values: Values, filled: Filled, outputs: Sequence[
     for output in outputs:
         assert output.move is not None
         if output.move.casts and output.meter.has_digest:
-            before = Meter(digest=True, checksum=False)
+            before = Meter(output.move.ref.spec.nbytes, digest=True, checksum=False)
             chunks = values.moved(output.key, output.expr, output.move, before.watch)
             transfer.pour(output.key, output.offset, chunks)
             filled.before[output.key] = before.digest

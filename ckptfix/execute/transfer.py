@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ckptfix.digest import NO_DIGEST, crc32, hasher
+from ckptfix.digest import NO_DIGEST, crc32, hash_chunks, hasher
 from ckptfix.execute import kernel
 from ckptfix.execute.atomic import NewFile
 from ckptfix.formats.base import CHUNK, Range, Reader
+
+if TYPE_CHECKING:
+    from blake3 import blake3
 
 BATCH = 32 * CHUNK
 """What one thread does at a time. A tensor is never shared out: its digest runs from its first byte to its last."""
@@ -18,27 +22,30 @@ _SHORT = 1 << 16
 
 
 class Meter:
-    """Computes what is asked for of the bytes of one output, as they pass."""
+    """Computes what is asked for of the bytes of one output, as they pass.
 
-    def __init__(self, *, digest: bool, checksum: bool) -> None:
-        self._hasher = hasher()() if digest else None
-        self._checksum = checksum
+    A hasher takes two kilobytes: it lives from the first byte to the last.
+    """
+
+    __slots__ = ("_checksum", "_digest", "_hasher", "_left", "crc32", "has_digest")
+
+    def __init__(self, nbytes: int, *, digest: bool, checksum: bool) -> None:
+        self.has_digest = digest
         self.crc32 = 0
-
-    @property
-    def has_digest(self) -> bool:
-        """Whether a digest is asked for."""
-        return self._hasher is not None
+        self._checksum = checksum
+        self._digest: str | None = None
+        self._hasher: blake3 | None = None
+        self._left = nbytes
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is asked for, so that the bytes need not pass here."""
-        return self._hasher is None and not self._checksum
+        return not self.has_digest and not self._checksum
 
     def update(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes."""
-        if self._hasher is not None:
-            self._hasher.update(chunk)
+        if self.has_digest:
+            self._hash(chunk)
         if self._checksum:
             self.crc32 = crc32(chunk, self.crc32)
 
@@ -50,8 +57,19 @@ class Meter:
 
     @property
     def digest(self) -> str:
-        """The BLAKE3 digest of what has passed; zeros where none was asked for."""
-        return self._hasher.hexdigest() if self._hasher else NO_DIGEST
+        """The BLAKE3 digest of the bytes, once all have passed; zeros where none was asked for."""
+        if not self.has_digest:
+            return NO_DIGEST
+        return hash_chunks([]) if self._digest is None else self._digest
+
+    def _hash(self, chunk: bytes | memoryview) -> None:
+        if self._hasher is None:
+            self._hasher = hasher()()
+        self._hasher.update(chunk)
+        self._left -= len(chunk)
+        if not self._left:
+            self._digest = self._hasher.hexdigest()
+            self._hasher = None
 
 
 @dataclass(frozen=True, slots=True)

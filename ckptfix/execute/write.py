@@ -112,7 +112,7 @@ def write(
             exprs[key],
             moves[key],
             offset,
-            Meter(digest=options.digests or key in compared, checksum=layout.checksums),
+            Meter(specs[key].nbytes, digest=options.digests or key in compared, checksum=layout.checksums),
         )
         for key, offset in layout.offsets.items()
     ]
