@@ -38,6 +38,9 @@ if TYPE_CHECKING:  # every file is shown to this format first: the rest is loade
 
 _SHOWN = 3
 
+_Place = tuple[str, tuple[int, ...] | None]
+"""A key, and the offsets of a chunk of it; None for bytes."""
+
 
 class DistributedCheckpoint(Format):
     """The `.metadata` of a distributed checkpoint, with the files that it names."""
@@ -70,7 +73,7 @@ class DistributedCheckpoint(Format):
                 hint="copy the files of every rank into the same folder",
             )
         noted, stamps = _check_files(path, names, metadata)
-        opened: dict[Where, Node] = {}
+        opened: dict[_Place, Node] = {}
         opaque = list(metadata.opaque)
         for where, node, found in _open_items(path, metadata.items):
             opened[where] = node
@@ -132,7 +135,7 @@ def _open_items(
                 yield where, node, found
 
 
-def _value(key: str, saved: Saved | None, opened: dict[Where, Node]) -> Node:
+def _value(key: str, saved: Saved | None, opened: dict[_Place, Node]) -> Node:
     """Take the items of a key out of those that were opened, and make its value of them."""
     if saved is None:
         if (key, None) not in opened:

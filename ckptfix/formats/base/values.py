@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -94,14 +95,29 @@ def check_shape(shape: object) -> Shape:
 
     Raises MalformedFile where it is not a sequence of integers >= 0, LimitExceeded where no tensor can have it.
     """
-    if isinstance(shape, list | tuple) and len(shape) > MAX_RANK:
+    if not isinstance(shape, _SEQUENCES):
+        raise MalformedFile(f"a shape is not a list of integers from 0 up: {_clip(shape)}")
+    if len(shape) > MAX_RANK:
         raise LimitExceeded(f"a tensor has {len(shape)} axes, {MAX_RANK} are possible")
-    if not isinstance(shape, list | tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+    # Only integers may be looked up among the shapes that were checked: True equals 1.
+    if not _INTEGERS.issuperset(map(type, shape)):
+        raise MalformedFile(f"a shape is not a list of integers from 0 up: {_clip(shape)}")
+    return _check_extents(tuple(shape))
+
+
+_SEQUENCES = (list, tuple)
+_INTEGERS = {int}
+
+
+@lru_cache(maxsize=1 << 12)
+def _check_extents(shape: Shape) -> Shape:
+    """Give the shape, the same one for every tensor that has it."""
+    if any(extent < 0 for extent in shape):
         raise MalformedFile(f"a shape is not a list of integers from 0 up: {_clip(shape)}")
     # Empty axes count as one: the strides of an empty tensor overflow all the same.
     if math.prod(extent or 1 for extent in shape) > MAX_NBYTES // 16:
         raise LimitExceeded(f"a tensor of shape {_clip(list(shape))} has more elements than a file can hold")
-    return tuple(shape)
+    return shape
 
 
 def _clip(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.tensors import Shape
@@ -13,8 +13,7 @@ MAX_COMPARISONS = 300_000
 """Pairs of boxes that are compared. Tensors that are cut along one axis need as many as they have boxes."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """The elements from `offsets` on, `shape` of them along each axis."""
 
     offsets: tuple[int, ...]

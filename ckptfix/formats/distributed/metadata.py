@@ -7,15 +7,17 @@ offsets, which bytes of which file hold it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from ckptfix.errors import LimitExceeded, MalformedFile, UnknownFormat
 from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Pairs, check_shape
 from ckptfix.formats.distributed.boxes import Box
 from ckptfix.formats.pickle import Machine, Stream, list_opaque
-from ckptfix.formats.pickle.globals import dtype_of
+from ckptfix.formats.pickle.globals import CONSTRUCTORS, dtype_of, is_known
+from ckptfix.formats.pickle.values import Unbuilt
 from ckptfix.tensors import DType, Shape
 
 _Key = TypeVar("_Key")
@@ -27,8 +29,11 @@ ATTRIBUTE = "ckptfix"
 MAX_STEPS = 100
 """Containers that a value of the saved state dict may lie in."""
 
+_METADATA = "torch.distributed.checkpoint.metadata"
+_FILES = "torch.distributed.checkpoint.filesystem"
+
 _OURS = {
-    "torch.distributed.checkpoint.metadata": {
+    _METADATA: {
         "Metadata",
         "TensorStorageMetadata",
         "BytesStorageMetadata",
@@ -38,15 +43,20 @@ _OURS = {
         "MetadataIndex",
         "StorageMeta",
     },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    _FILES: {"_StorageInfo"},
     "pathlib": {"Path", "PosixPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "WindowsPath"},
 }
 """What the pickle of every distributed checkpoint makes, and what is data like the rest."""
 
 Step = str | int
-Where = tuple[str, tuple[int, ...] | None]
-"""A key, and the offsets of a chunk of it; None for bytes."""
+
+
+class Where(NamedTuple):
+    """A key, and the offsets of a chunk of it; None for bytes."""
+
+    key: str
+    offsets: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,7 @@ class Saved:
     chunks: tuple[Box, ...]
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """The bytes that hold a chunk or an object: a run of a file beside the metadata."""
 
     file: str
@@ -87,7 +96,7 @@ def read_metadata(data: bytes, held: int) -> Metadata:
     Raises UnknownFormat for one of something else, MalformedFile for one that is not sound.
     """
     # Every tensor has its description here, of a few hundred bytes; small ones are kept together as one.
-    machine = Machine(Stream.over(data), _refuse, storages=range(held >> 10))
+    machine = Machine(Stream.over(data), _refuse, _CONSTRUCTORS, storages=range(held >> 10))
     root = machine.load()
     if machine.stream.position != len(data):
         raise MalformedFile("has bytes after its pickle")
@@ -97,13 +106,15 @@ def read_metadata(data: bytes, held: int) -> Metadata:
         raise UnknownFormat("is a pickle, but not the metadata of a distributed checkpoint")
     if not isinstance(items, Pairs):
         raise MalformedFile("the metadata do not say where the tensors lie")
-    created = [value for value in machine.created if value.name not in _OURS.get(value.module, ())]
+    unknown = [
+        value for value in machine.created if value.name not in _OURS.get(value.module, ()) and not is_known(value)
+    ]
     return Metadata(
         _unique([(_text(key), _read_value(value)) for key, value in values.items]),
-        _unique([(_read_index(key), _read_item(value)) for key, value in items.items]),
+        _unique([_check_place(where, item) for where, item in items.items]),
         _read_paths(fields.get("planner_data")),
         # Looking for the place of each takes as long as all the rest.
-        list_opaque(root, created) if created else (),
+        list_opaque(root, unknown) if unknown else (),
         *_read_noted(fields.get(ATTRIBUTE)),
     )
 
@@ -114,9 +125,11 @@ def _refuse(persistent_id: Node) -> Node:
 
 def _fields(value: Node) -> dict[str, Node]:
     """Give the attributes of an object; none for what is no object."""
-    if not isinstance(value, Opaque) or not isinstance(value.state, Pairs):
-        return {}
-    return {key: field for key, field in value.state.items if isinstance(key, str)}
+    return _attributes(value.state) if isinstance(value, Opaque) else {}
+
+
+def _attributes(state: Node) -> dict[str, Node]:
+    return {key: field for key, field in state.items if isinstance(key, str)} if isinstance(state, Pairs) else {}
 
 
 def _unique(pairs: list[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
@@ -141,22 +154,31 @@ def _read_value(value: Node) -> Saved | None:
         raise MalformedFile("the metadata describe a value as neither a tensor nor bytes")
     state = properties.state
     dtype = state[0] if isinstance(state, tuple) and state else _fields(properties).get("dtype")
-    return Saved(check_shape(fields.get("size")), dtype_of(dtype), tuple(_read_box(chunk) for chunk in chunks))
+    boxes = tuple(chunk for chunk in chunks if isinstance(chunk, Box))
+    if len(boxes) < len(chunks):
+        raise MalformedFile("the metadata have a chunk that is none")
+    return Saved(check_shape(fields.get("size")), dtype_of(dtype), boxes)
 
 
-def _read_box(chunk: Node) -> Box:
-    fields = _fields(chunk)
+def _check_place(where: Node, item: Node) -> tuple[Where, Item]:
+    if not isinstance(where, Where) or not isinstance(item, Item):
+        raise MalformedFile("the metadata do not say where an item lies")
+    return where, item
+
+
+def _read_box(state: Node) -> Box:
+    fields = _attributes(state)
     return Box(check_shape(fields.get("offsets")), check_shape(fields.get("sizes")))
 
 
-def _read_index(value: Node) -> Where:
-    fields = _fields(value)
+def _read_index(state: Node) -> Where:
+    fields = _attributes(state)
     offset = fields.get("offset")
-    return _text(fields.get("fqn")), None if offset is None else check_shape(offset)
+    return Where(_text(fields.get("fqn")), None if offset is None else check_shape(offset))
 
 
-def _read_item(value: Node) -> Item:
-    fields = _fields(value)
+def _read_item(state: Node) -> Item:
+    fields = _attributes(state)
     file, offset, nbytes = fields.get("relative_path"), fields.get("offset"), fields.get("length")
     if fields.get("transform_descriptors"):
         raise UnknownFormat("its files are transformed, by a compressor or the like, in a way that ckptfix cannot undo")
@@ -193,3 +215,15 @@ def _read_noted(value: Node) -> tuple[str | None, dict[str, str]]:
 def _texts(value: Node) -> list[tuple[str, Node]]:
     pairs = value.items if isinstance(value, Pairs) else []
     return [(key, item) for key, item in pairs if isinstance(key, str)]
+
+
+def _begin(name: str, build: Callable[[Node], Node], args: tuple[Node, ...]) -> Node:
+    """Begin an object of which each chunk has some: it becomes a small value once its attributes are known."""
+    return None if args else Unbuilt(_METADATA, name, build=build)
+
+
+_CONSTRUCTORS = CONSTRUCTORS | {
+    (_METADATA, "ChunkStorageMetadata"): partial(_begin, "ChunkStorageMetadata", _read_box),
+    (_METADATA, "MetadataIndex"): partial(_begin, "MetadataIndex", _read_index),
+    (_FILES, "_StorageInfo"): partial(_begin, "_StorageInfo", _read_item),
+}

@@ -36,12 +36,17 @@ def cost_of_call(function: Node, args: tuple[Node, ...]) -> int:
     """Give what a call may copy or look through: its arguments, which the pickle may pass again and again."""
     cost = 8 * len(args)
     for arg in args:
-        if isinstance(arg, str | bytes):
+        if isinstance(arg, _TEXTS):
             cost += len(arg)
-        elif isinstance(arg, list | tuple):
+        elif isinstance(arg, _SEQUENCES):
             cost += 20 * len(arg)
         elif isinstance(arg, Pairs):
             cost += 20 * len(arg.items)
-    if isinstance(function, Global) and (function.module, function.name) == LOAD_FROM_BYTES:
+    if isinstance(function, Global) and function.name == _LOAD and (function.module, _LOAD) == LOAD_FROM_BYTES:
         cost += NESTED_BUDGET
     return cost
+
+
+_TEXTS = (str, bytes)
+_SEQUENCES = (list, tuple)
+_LOAD = LOAD_FROM_BYTES[1]

@@ -28,6 +28,10 @@ class Machine:
     stack: list[Node]
     marks: list[list[Node]]
     memo: dict[int, Node]
+    numbered: int
+    """All numbers of the memo below this one were given."""
+    beyond: set[int]
+    """And these above it."""
     spent: int
 
     def __init__(
@@ -42,19 +46,18 @@ class Machine:
         self.stream = stream
         self.persistent = persistent
         self.created = []
-        self.stack, self.marks, self.memo = [], [], {}
+        self._clear()
         self.spent = 0
         self._constructors = constructors
         self._storages = storages
         self._budget = budget
-        self._built: dict[int, Node] = {}
 
     def load(self) -> Node:
         """Run one pickle to its STOP and give its value.
 
         Raises MalformedFile for what is no pickle, LimitExceeded for one that costs too much.
         """
-        self.stack, self.marks, self.memo = [], [], {}
+        self._clear()
         self.stream.begin()
         allowed = self._budget
         for opcode in self.stream.opcodes():
@@ -70,6 +73,10 @@ class Machine:
             else:
                 raise self.fault(f"has an unknown opcode, {opcode:#04x}")
         raise AssertionError("the opcodes end with the stream, which raises")
+
+    def _clear(self) -> None:
+        self.stack, self.marks, self.memo = [], [], {}
+        self.numbered, self.beyond = 0, set()
 
     def _check_budget(self) -> int:
         """Give what may be spent by now. Raises LimitExceeded where it is spent."""
@@ -109,8 +116,18 @@ class Machine:
         return items
 
     def remember(self, index: int) -> None:
-        """Put the topmost value into the memo."""
-        self.memo[index] = self.top()
+        """Put the topmost value into the memo, unless the pickle cannot ask for it again."""
+        if index == self.numbered:
+            self.numbered += 1
+            self.beyond.discard(index)
+        elif index > self.numbered:
+            self.beyond.add(index)
+        if index in self.stream.recalled:
+            self.memo[index] = self.top()
+
+    def memoize(self) -> None:
+        """Put the topmost value into the memo, under the number of values that were put there."""
+        self.remember(self.numbered + len(self.beyond))
 
     def recall(self, index: int) -> None:
         """Push a value of the memo."""
@@ -118,7 +135,7 @@ class Machine:
             raise self.fault(f"asks for memo {index}, which it has not set")
         value = self.memo[index]
         # A pickle puts an object into the memo before it sets its state.
-        self.stack.append(self._built.get(id(value), value) if self._built else value)
+        self.stack.append(value.value if isinstance(value, Unbuilt) and value.value is not None else value)
 
     def gather(self, length: int) -> None:
         """Make a tuple of the topmost `length` values."""
@@ -169,7 +186,8 @@ class Machine:
             raise self.fault("calls something with arguments that are no tuple")
         self.spent += cost_of_call(function, args)
         made = construct(function, args, self._constructors)
-        if isinstance(made, Opaque):
+        # What is unbuilt is data of a known kind, and a folder of shards has a million of them.
+        if isinstance(made, Opaque) and not isinstance(made, Unbuilt):
             self.record(made)
         return made
 
@@ -180,7 +198,9 @@ class Machine:
         if isinstance(target, Opaque):
             target.state = state if target.state is None else self._add_state(target.state, state)
         if isinstance(target, Unbuilt) and (value := target.build(state)) is not None:
-            self.stack[-1] = self._built[id(target)] = value
+            self.stack[-1] = target.value = value
+        elif isinstance(target, tuple) and type(target) is not tuple:
+            raise self.fault("sets the state of a value twice")
 
     def _add_state(self, first: Node, second: Node) -> Node:
         """Give the state after another one: attributes are added, of anything else both are kept as they came."""

@@ -239,7 +239,7 @@ _STEPS: dict[bytes, Step] = {
     b"p": lambda m: m.remember(_integer(m, m.stream.line())),
     b"q": lambda m: m.remember(m.stream.take(1)[0]),
     b"r": lambda m: m.remember(_unsigned(m, 4)),
-    b"\x94": lambda m: m.remember(len(m.memo)),
+    b"\x94": lambda m: m.memoize(),
     b"g": lambda m: m.recall(_integer(m, m.stream.line())),
     b"h": lambda m: m.recall(m.stream.take(1)[0]),
     b"j": lambda m: m.recall(_unsigned(m, 4)),

@@ -7,15 +7,14 @@ An id is `("storage", class, key, location, numel[, view])`, where `view` is `(k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import MAX_NBYTES, Node, Storage
 from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, is_of_torch, text_of
 
 
-@dataclass(frozen=True)
-class StorageId:
+class StorageId(NamedTuple):
     """What a persistent id says: the storage's class, key and number of elements."""
 
     kind: str
@@ -69,14 +68,16 @@ class StorageTable:
         if tag != "storage" or len(persistent_id) not in (5, 6):
             raise MalformedFile("a persistent id does not name a storage")
         found = StorageId.read(persistent_id[1], persistent_id[2], persistent_id[4])
-        known = self.ids.setdefault(found.key, found)
-        if known != found:
+        known = self.ids.get(found.key)
+        if known is None:
+            self.ids[found.key] = found
+            value = self._found[found.key] = found.at(self._place(found))
+        elif known == found:
+            value = self._found[found.key]
+        else:
             raise MalformedFile(
                 f"storage {found.key!r} is used as {known.kind} of {known.numel} and as {found.kind} of {found.numel}"
             )
-        value = self._found.get(found.key)
-        if value is None:
-            value = self._found[found.key] = found.at(self._place(found))
         part = persistent_id[5] if len(persistent_id) == 6 else None
         if part is None:
             return value

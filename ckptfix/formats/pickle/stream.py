@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 from ckptfix.errors import LimitExceeded, TruncatedFile
@@ -25,11 +26,15 @@ class Stream:
         self._buffer = b""
         self._at = 0
         self._pickle_start = position
+        self.recalled: Container[int] = _ANY
+        """The numbers of the memo that the bytes may ask for; others need not be kept."""
 
     @classmethod
     def over(cls, data: bytes) -> Stream:
         """Read bytes that are in memory."""
-        return cls(lambda offset, length: data[offset : offset + length], 0, len(data))
+        stream = cls(lambda offset, length: data[offset : offset + length], 0, len(data))
+        stream.recalled = _recalled(data)
+        return stream
 
     @classmethod
     def within(cls, data: bytes, start: int, path: Path) -> Stream:
@@ -111,3 +116,25 @@ class Stream:
             raise LimitExceeded(f"a pickle is longer than {limits.PICKLE_NBYTES} bytes")
         self._buffer = self.fetch(position, min(max(length, _BLOCK), self._stop - position))
         self._start, self._at = position, 0
+
+
+def _recalled(data: bytes) -> Container[int]:
+    """Find the numbers that some opcode may get from the memo: what follows any byte that reads like one.
+
+    Picklers number every value and ask for few again. All numbers of one byte count as asked for; so do all numbers
+    where those of four bytes are too many, or where decimal ones are asked for, as protocol 0 does.
+    """
+    if _GET_LINE.search(data):
+        return _ANY
+    found: set[bytes] = set()
+    for start in range(0, len(data), _BLOCK):
+        found.update(_LONG_BINGET.findall(data, start, start + _BLOCK + 4))
+        if len(found) > _MOST_RECALLED:
+            return _ANY
+    return {*range(256), *(int.from_bytes(number, "little") for number in found)}
+
+
+_ANY = range(1 << 64)
+_MOST_RECALLED = 1 << 18
+_LONG_BINGET = re.compile(rb"j(?=(.{4}))", re.DOTALL)
+_GET_LINE = re.compile(rb"g\s*\+?[0-9_]+\s*\n")

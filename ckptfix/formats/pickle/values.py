@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Storage, TensorRef, check_shape
-from ckptfix.tensors import DType, TensorSpec
+from ckptfix.tensors import DType, Shape, TensorSpec
 
 STORAGE_TYPES: dict[str, tuple[DType | None, int]] = {
     "DoubleStorage": (DType.F64, 8),
@@ -87,6 +88,8 @@ class Unbuilt(Opaque):
     """An object that becomes a value when its state is set; `build` gives None where it stays a record."""
 
     build: Callable[[Node], Node] = field(kw_only=True)
+    value: Node = None
+    """What it has become. What held the object before that holds it still."""
 
 
 def is_of_torch(module: str) -> bool:
@@ -119,15 +122,28 @@ def view(
     shape = check_shape(size)
     if type(offset) is not int or not 0 <= offset <= MAX_NBYTES:
         raise MalformedFile("a tensor has a negative or non-integer offset into its storage")
-    if not isinstance(stride, list | tuple) or len(stride) != len(shape):
+    if not isinstance(stride, _SEQUENCES) or len(stride) != len(shape):
         raise MalformedFile("a tensor has a stride for some axes only")
-    steps = tuple(step for step in stride if type(step) is int and 0 <= step <= MAX_NBYTES)
-    if len(steps) != len(shape):
+    if not _INTEGERS.issuperset(map(type, stride)):
         raise MalformedFile("a tensor has a negative or non-integer stride")
-    spec = TensorSpec(shape, dtype)
-    last = offset + sum((extent - 1) * step for extent, step in zip(shape, steps, strict=True))
-    if spec.numel and (last + 1) * dtype.bits > source.storage.nbytes * 8:
+    spec, steps, reach = _extend(dtype, shape, tuple(stride))
+    if reach and (offset + reach) * dtype.bits > source.storage.nbytes * 8:
         raise MalformedFile(
-            f"a tensor {spec} ends at element {last + 1} of a storage of {source.storage.nbytes * 8 // dtype.bits}"
+            f"a tensor {spec} ends at element {offset + reach} of a storage of "
+            f"{source.storage.nbytes * 8 // dtype.bits}"
         )
     return TensorRef(spec, source.storage, offset, steps, lazy)
+
+
+_SEQUENCES = (list, tuple)
+_INTEGERS = {int}
+
+
+@lru_cache(maxsize=1 << 12)
+def _extend(dtype: DType, shape: Shape, stride: tuple[int, ...]) -> tuple[TensorSpec, tuple[int, ...], int]:
+    """Give the spec, the stride, and the elements from the first to the last: the same for all tensors alike."""
+    if not all(0 <= step <= MAX_NBYTES for step in stride):
+        raise MalformedFile("a tensor has a negative or non-integer stride")
+    spec = TensorSpec(shape, dtype)
+    reach = 1 + sum((extent - 1) * step for extent, step in zip(shape, stride, strict=True))
+    return spec, stride, reach if spec.numel else 0

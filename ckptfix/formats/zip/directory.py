@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
 from ckptfix.formats.base import CHUNK, File, inflate
@@ -36,8 +36,7 @@ _FOLDER = 1 << 4  # the attribute of DOS
 _UNICODE_PATH = 0x7075  # Info-ZIP's: APPNOTE 4.6.9
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One member. `header` is the byte of its local header, `offset` that of its data."""
 
     name: str
@@ -161,7 +160,7 @@ def _read_central(file: File, directory: bytes, limit: int) -> Iterator[Entry]:
         name = _decode(raw)
         if "\0" in name:
             raise MalformedFile(f"the entry {name!r} has a NUL in its name, where some readers end it")
-        if any(kind == _UNICODE_PATH for kind, _ in _extra_fields(extra)):
+        if extra and any(kind == _UNICODE_PATH for kind, _ in _extra_fields(extra)):
             raise MalformedFile(f"the entry {name!r} has a second name, in an extra field")
         if _SENTINEL in (nbytes, stored, header):
             nbytes, stored, header = _widen(name, extra, (nbytes, stored, header))
