@@ -31,19 +31,27 @@ def compare(have: Mapping[str, TensorSpec], want: Mapping[str, TensorSpec]) -> D
 
     A dtype that a load would cast is listed in `dtypes`; float against integer or complex is a mismatch.
     """
-    matched = [key for key in want if key in have and fits(have[key], want[key])]
-    return Diff(
-        matched=tuple(matched),
-        missing=tuple(key for key in want if key not in have),
-        unexpected=tuple(key for key in have if key not in want),
-        mismatched=tuple(key for key in want if key in have and not fits(have[key], want[key])),
-        dtypes=tuple(key for key in matched if have[key].dtype is not want[key].dtype),
-    )
+    matched: list[str] = []
+    missing: list[str] = []
+    mismatched: list[str] = []
+    dtypes: list[str] = []
+    for key, wanted in want.items():
+        found = have.get(key)
+        if found is None:
+            missing.append(key)
+        elif not fits(found, wanted):
+            mismatched.append(key)
+        else:
+            matched.append(key)
+            if found.dtype is not wanted.dtype:
+                dtypes.append(key)
+    unexpected = tuple(key for key in have if key not in want)
+    return Diff(tuple(matched), tuple(missing), unexpected, tuple(mismatched), tuple(dtypes))
 
 
 def fits(have: TensorSpec, want: TensorSpec) -> bool:
     """Tell whether a strict load accepts the tensor and keeps the meaning of its values."""
-    return have.shape == want.shape and same_family(have.dtype, want.dtype)
+    return have.shape == want.shape and (have.dtype is want.dtype or same_family(have.dtype, want.dtype))
 
 
 def same_family(have: DType, want: DType) -> bool:

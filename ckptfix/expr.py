@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from ckptfix.layout import Axes
 from ckptfix.tensors import DType, Shape, TensorSpec
@@ -225,6 +225,7 @@ class Compute:
 
 
 Expr = Read | Constant | Normal | Initial | Cast | Resize | Channels | Crop | Pad | Rearrange | Take | Compute
+_EXPRESSIONS = get_args(Expr)
 _MOST_SHOWN = 4
 
 
@@ -238,7 +239,7 @@ def inputs(expr: Expr) -> Iterator[Expr]:
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Term):
                 yield part.source
-            elif isinstance(part, Expr):
+            elif isinstance(part, _EXPRESSIONS):
                 yield part
 
 

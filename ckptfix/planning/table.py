@@ -84,8 +84,9 @@ def apply_edit(
     where: Literal["table", "target"] = "table",
 ) -> tuple[Table, Step]:
     """Take out what the rule consumes, put in what it makes; a key that is already there stays, as an error."""
-    consumed = set(edit.consumed)
-    result = {key: row for key, row in table.items() if key not in consumed}
+    result = dict(table)
+    for key in edit.consumed:
+        result.pop(key, None)
     errors: list[CkptfixError] = [_unmatched(pattern, origin, matched_in, where) for pattern in edit.unmatched]
     errors += _first_of([_at(origin, fault) for fault in edit.faults], origin)
     collisions: list[Collision] = []

@@ -192,12 +192,13 @@ class Rearrange(Rule):
         rest = _rest_rank(self.parsed.left[0], len(scope.table[group.first].spec.shape), extents)
         left = [_without_rest(axes, rest) for axes in self.parsed.left]
         right = [_without_rest(axes, rest) for axes in self.parsed.right]
-        terms = [
-            Term(scope.table[member.key], _without(axes, dict(member.place)), member.place)
-            for axes, members in zip(left, group.members, strict=True)
-            for member in members
-        ]
-        have = [Shaped(term.axes, term.source.spec.shape) for term in terms]
+        terms: list[Term] = []
+        have: list[Shaped] = []
+        for axes, members in zip(left, group.members, strict=True):
+            # The members of one pattern lie along the same axes, and most have one shape.
+            kept = _without(axes, dict(members[0].place))
+            terms += [Term(scope.table[member.key], kept, member.place) for member in members]
+            have += [Shaped(kept, shape) for shape in {scope.table[member.key].spec.shape: None for member in members}]
         for shaped in have:
             if len(shaped.axes) != len(shaped.shape):
                 raise LayoutError(
@@ -212,13 +213,16 @@ class Rearrange(Rule):
             raise LayoutError(f"the tensors are of {' and '.join(sorted(dtypes))}", hint="cast them first")
         parents = tuple(member.key for members in group.members for member in members)
         text = ", ".join(map(text_of, self.parsed.left))
+        parts, solved = tuple(terms), tuple(sizes.items())
         for number, axes in enumerate(right):
+            label = f"{text} -> {text_of(self.parsed.right[number])}"
+            kept, spec = axes, None
             for key, index in self._outputs(number, group, sizes, scope):
-                kept = _without(axes, dict(index))
-                shape = tuple(extent(axis, sizes) or 0 for axis in kept)
-                label = f"{text} -> {text_of(self.parsed.right[number])}"
-                spec = TensorSpec(shape, terms[0].source.spec.dtype)
-                yield Made(key, RearrangeExpr(tuple(terms), spec, kept, index, tuple(sizes.items()), label), parents)
+                if spec is None:  # the outputs of one template differ in their place alone
+                    kept = _without(axes, dict(index))
+                    shape = tuple(extent(axis, sizes) or 0 for axis in kept)
+                    spec = TensorSpec(shape, terms[0].source.spec.dtype)
+                yield Made(key, RearrangeExpr(parts, spec, kept, index, solved, label), parents)
 
     def _outputs(
         self, number: int, group: Group, sizes: Mapping[str, int], scope: Scope
