@@ -55,11 +55,11 @@ def spawn(
     )
 
 
-def start_replacing(source: Path, out: Path, old: bytes) -> subprocess.Popen[str]:
+def start_replacing(source: Path, out: Path, old: bytes, *options: str) -> subprocess.Popen[str]:
     """Start to replace an old file by an adapted one; give the process once it has begun to write."""
     out.write_bytes(old)
     process = subprocess.Popen(
-        [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force"],
+        [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--force", *options],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

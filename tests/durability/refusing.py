@@ -15,8 +15,23 @@ import sys
 from ckptfix.cli.main import run
 
 NUMBERS = {
-    "x86_64": {"pwrite64": 18, "link": 86, "linkat": 265, "fallocate": 285, "renameat2": 316},
-    "aarch64": {"pwrite64": 68, "linkat": 37, "fallocate": 47, "renameat2": 276},
+    "x86_64": {
+        "ioctl": 16,
+        "pwrite64": 18,
+        "link": 86,
+        "linkat": 265,
+        "fallocate": 285,
+        "renameat2": 316,
+        "copy_file_range": 326,
+    },
+    "aarch64": {
+        "ioctl": 29,
+        "pwrite64": 68,
+        "linkat": 37,
+        "fallocate": 47,
+        "renameat2": 276,
+        "copy_file_range": 285,
+    },
 }
 """From the kernel's tables, by machine."""
 
@@ -30,12 +45,12 @@ class _Program(ctypes.Structure):
 
 
 def refuse(calls: dict[str, str]) -> None:
-    """Let the kernel answer calls by errors from now on."""
+    """Let the kernel answer calls by errors from now on; `0` lets them do nothing and say that they did."""
     numbers = NUMBERS[platform.machine()]
     steps = [(_LOAD, 0, 0, 0)]  # the number of the call comes first in what a filter sees
     for call, error in calls.items():
         if call in numbers:
-            steps += [(_JUMP_IF_EQUAL, 0, 1, numbers[call]), (_RETURN, 0, 0, _ERRNO | getattr(errno, error))]
+            steps += [(_JUMP_IF_EQUAL, 0, 1, numbers[call]), (_RETURN, 0, 0, _ERRNO | getattr(errno, error, 0))]
     steps.append((_RETURN, 0, 0, _ALLOW))
     program = _Program(len(steps), b"".join(struct.pack("HBBI", *step) for step in steps))
     library = ctypes.CDLL(None, use_errno=True)

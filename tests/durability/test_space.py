@@ -37,10 +37,10 @@ def largest_file(nbytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[Path]:
+def mounted(folder: Path, *options: str, device: str | Path = "none") -> Iterator[Path]:
     """A small file system of its own."""
     folder.mkdir()
-    made = subprocess.run(["mount", *options, "none", folder], capture_output=True, text=True, check=False)
+    made = subprocess.run(["mount", *options, device, folder], capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"only who may mount can try a small file system: {made.stderr.strip()}")
     try:
