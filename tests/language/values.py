@@ -13,7 +13,7 @@ from ckptfix.execute.values import Values
 from ckptfix.expr import Expr
 from ckptfix.formats import Reader, Storage, TensorRef
 from ckptfix.formats.base import contiguous_stride
-from ckptfix.targets import Target
+from ckptfix.targets.base import Target
 from ckptfix.tensors import DType, Manifest, TensorSpec
 
 
