@@ -60,6 +60,7 @@ class Meter:
         """The BLAKE3 digest of the bytes, once all have passed; zeros where none was asked for."""
         if not self.has_digest:
             return NO_DIGEST
+        assert not self._left, "bytes of an output were never written"
         return hash_chunks([]) if self._digest is None else self._digest
 
     def _hash(self, chunk: bytes | memoryview) -> None:

@@ -12,14 +12,14 @@ from ckptfix.digest import NO_DIGEST, hash_document
 from ckptfix.execute.atomic import new_file
 from ckptfix.execute.fill import Output, fill
 from ckptfix.execute.finite import Count
-from ckptfix.execute.moves import move_of
+from ckptfix.execute.moves import Move, move_of
 from ckptfix.execute.receipt import Entry, Receipt
 from ckptfix.execute.ties import refuse_conflicts
 from ckptfix.execute.transfer import Meter
 from ckptfix.execute.values import Values
 from ckptfix.expr import Expr, Read
 from ckptfix.formats import Checkpoint, output_format
-from ckptfix.formats.base import Format, Reader
+from ckptfix.formats.base import FileLayout, Format, Reader, TensorRef
 from ckptfix.planning import Plan
 from ckptfix.targets.base import Target
 
@@ -75,50 +75,28 @@ def write(
     The output is not touched unless all went well.
     """
     form = form or output_format(out)
-    rows = plan.outputs
-    made_anew = set(plan.filled)
-    shared = _shared_rows(plan, checkpoint)
-    compared = {shared[key] for group in plan.tied_apart for key in group}
-
-    def receipt(found: Mapping[str, str], source: str) -> Receipt:
-        entries = {
-            key: Entry(
-                "filled" if key in made_anew else "loaded", row.rule, found[shared[key]] if options.digests else None
-            )
-            for key, row in rows.items()
-        }
-        return Receipt(__version__, plan.recipe.digest, source if options.digests else None, plan.dtype, entries)
-
-    blank = receipt(dict.fromkeys(rows, NO_DIGEST), NO_DIGEST).to_text()
+    content = _content(plan, checkpoint, companions)
+    compared = {content.shared[key] for group in plan.tied_apart for key in group}
     metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("ckptfix", "format")}
-    exprs: dict[str, Expr] = {key: row.expr for key, row in rows.items()}
-    tensors = checkpoint.tensors
-    if companions is not None:
-        # An optimizer changes its moments in place: no two of them may share a storage.
-        exprs |= companions.exprs
-        shared |= {key: key for key in companions.exprs}
-        tensors = {**tensors, **companions.tensors}
-    specs = {key: expr.spec for key, expr in exprs.items()}
-    moves = {key: move_of(expr, tensors) for key, expr in exprs.items()}
-    if companions is None:
-        places = {key: move.place for key, move in moves.items() if move is not None and move.place is not None}
-        layout = form.lay_out(specs, shared, metadata, blank, places)
-    else:
-        layout = form.lay_out_frame(companions.frame, specs, shared, metadata, blank)
-    described = {**layout.marks, **metadata}
+    receipts = _Receipts(plan, content.shared, digests=options.digests)
+    layout = _lay_out(form, content, companions, metadata, receipts.blank)
     outputs = [
         Output(
-            key,
-            exprs[key],
-            moves[key],
-            offset,
-            Meter(specs[key].nbytes, digest=options.digests or key in compared, checksum=layout.checksums),
+            key=key,
+            expr=content.exprs[key],
+            move=content.moves[key],
+            offset=offset,
+            meter=Meter(
+                content.exprs[key].spec.nbytes,
+                digest=options.digests or key in compared,
+                checksum=layout.checksums,
+            ),
         )
         for key, offset in layout.offsets.items()
     ]
-    total = sum(specs[key].nbytes for key in layout.offsets)
+    total = sum(output.expr.spec.nbytes for output in outputs)
     with Reader(checkpoint.stamps) as reader, new_file(out, replace=replace, sync=options.sync) as file:
-        values = Values(tensors, reader, target, plan.origin_of)
+        values = Values(content.tensors, reader, target, plan.origin_of)
         filled = fill(
             file,
             layout.nbytes,
@@ -129,16 +107,77 @@ def write(
             progress=lambda done: progress(done, total),
         )
         found = {output.key: output.meter.digest for output in outputs}
-        refuse_conflicts(plan, lambda key: found[shared[key]])
+        refuse_conflicts(plan, lambda key: found[content.shared[key]])
         digests = found | filled.before
-        moved = {key: digests[shared[key]] for key, move in moves.items() if move is not None}
-        done_receipt = receipt(found, _source_digest(plan, moved, values.source_digests))
-        done_receipt = done_receipt.seal({key: row.expr.spec for key, row in rows.items()}, described)
-        checksums = {output.key: output.meter.crc32 for output in outputs}
-        for offset, data in layout.seal(done_receipt.to_text(), checksums):
+        moved = {key: digests[content.shared[key]] for key, move in content.moves.items() if move is not None}
+        receipt = receipts.make(found, _source_digest(plan, moved, values.source_digests))
+        receipt = receipt.seal({key: row.expr.spec for key, row in plan.outputs.items()}, {**layout.marks, **metadata})
+        for offset, data in layout.seal(receipt.to_text(), {output.key: output.meter.crc32 for output in outputs}):
             file.write(offset, data)
         reader.check_unchanged()
-    return Written(done_receipt, values.read, values.made, filled.cloned)
+    return Written(receipt, values.read, values.made, filled.cloned)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The tensors of a file: how each is made, of which tensors of the source, and which of them are one.
+
+    `shared` maps each key to the first that holds the same tensor.
+    """
+
+    exprs: Mapping[str, Expr]
+    tensors: Mapping[str, TensorRef]
+    shared: Mapping[str, str]
+    moves: Mapping[str, Move | None]
+
+
+def _content(plan: Plan, checkpoint: Checkpoint, companions: Companions | None) -> _Content:
+    exprs: dict[str, Expr] = {key: row.expr for key, row in plan.outputs.items()}
+    shared = _shared_rows(plan, checkpoint)
+    tensors = checkpoint.tensors
+    if companions is not None:
+        # An optimizer changes its moments in place: no two of them may share a storage.
+        exprs |= companions.exprs
+        shared |= {key: key for key in companions.exprs}
+        tensors = {**tensors, **companions.tensors}
+    return _Content(exprs, tensors, shared, {key: move_of(expr, tensors) for key, expr in exprs.items()})
+
+
+def _lay_out(
+    form: Format, content: _Content, companions: Companions | None, metadata: Mapping[str, str], receipt: str
+) -> FileLayout:
+    specs = {key: expr.spec for key, expr in content.exprs.items()}
+    if companions is not None:
+        return form.lay_out_frame(companions.frame, specs, content.shared, metadata, receipt)
+    moved = {key: move.place for key, move in content.moves.items() if move is not None}
+    places = {key: place for key, place in moved.items() if place is not None}
+    return form.lay_out(specs, content.shared, metadata, receipt, places)
+
+
+class _Receipts:
+    """Makes the receipt of a plan."""
+
+    def __init__(self, plan: Plan, shared: Mapping[str, str], *, digests: bool) -> None:
+        self._plan = plan
+        self._rows = plan.outputs
+        self._filled = set(plan.filled)
+        self._shared = shared
+        self._digests = digests
+
+    @property
+    def blank(self) -> str:
+        """The text of a receipt of the same length, before any digest is known."""
+        return self.make(dict.fromkeys(self._rows, NO_DIGEST), NO_DIGEST).to_text()
+
+    def make(self, found: Mapping[str, str], source: str) -> Receipt:
+        """Fill the digests in: those found by key, and the source's."""
+        digest = {key: found[self._shared[key]] if self._digests else None for key in self._rows}
+        entries = {
+            key: Entry("filled" if key in self._filled else "loaded", row.rule, digest[key])
+            for key, row in self._rows.items()
+        }
+        recipe = self._plan.recipe.digest
+        return Receipt(__version__, recipe, source if self._digests else None, self._plan.dtype, entries)
 
 
 def _shared_rows(plan: Plan, checkpoint: Checkpoint) -> dict[str, str]:
