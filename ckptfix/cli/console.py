@@ -25,7 +25,7 @@ _BLOCK = 1000
 @contextmanager
 def keep_stdout() -> Iterator[None]:
     """Keep stdout for the answer: what a model's own code prints meanwhile goes to stderr."""
-    token = _ANSWERS.set(sys.stdout)
+    token = _ANSWERS.set(_ANSWERS.get() or sys.stdout)
     try:
         with redirect_stdout(sys.stderr):
             yield

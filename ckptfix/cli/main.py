@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from copy import copy
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import click
@@ -12,7 +14,7 @@ from click.exceptions import NoSuchCommand
 from ckptfix._version import __version__
 from ckptfix.cli import INTERRUPTED
 from ckptfix.cli.commands import COMMANDS
-from ckptfix.cli.console import keep_stdout, print_json, show_error, show_progress
+from ckptfix.cli.console import echo_lines, keep_stdout, print_json, show_error, show_progress
 from ckptfix.errors import CkptfixError
 
 
@@ -66,7 +68,10 @@ def run(args: list[str]) -> int:
     """Run the command line and give the exit status."""
     wants_json = "--json" in args
     try:
-        status = cli.main(args, prog_name="ckptfix", standalone_mode=False)
+        # What click itself says, the help and the version, is written as an answer is: the output may be full.
+        with keep_stdout(), redirect_stdout(StringIO()) as said:
+            status = cli.main(args, prog_name="ckptfix", standalone_mode=False)
+        echo_lines(said.getvalue().splitlines())
     except CkptfixError as error:
         if wants_json:
             print_json(_error_document(error))

@@ -127,10 +127,11 @@ def test_a_closed_pipe_is_quiet_and_keeps_the_status(command: str, status: int, 
     process.stderr.close()
 
 
-def test_a_full_stdout_is_an_error(net: Path) -> None:
+@pytest.mark.parametrize("args", [["inspect", "net.pth"], ["--help"], ["--version"], ["inspect", "--help"]])
+def test_a_full_stdout_is_an_error(args: list[str], net: Path) -> None:
     with Path("/dev/full").open("w") as full:
         found = subprocess.run(
-            [sys.executable, "-m", "ckptfix", "inspect", "net.pth"],
+            [sys.executable, "-m", "ckptfix", *args],
             cwd=net,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=full,
