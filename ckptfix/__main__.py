@@ -29,6 +29,8 @@ def main(args: Sequence[str] | None = None) -> None:
             signal.signal(ending, answer)
     # What a command makes is small and lives to its end: looking for cycles in it is a fifth of a short run's time.
     gc.set_threshold(200_000)
+    # Looking for plugins of pydantic reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from ckptfix.cli.main import run
 
     try:
