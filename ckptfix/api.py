@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ckptfix.errors import InvalidCall
 from ckptfix.execute.write import Progress
-from ckptfix.job import Adapted, Source, open, plan_output, prepare_job, target, write_output  # noqa: A004
+from ckptfix.job import Source, open, prepare_job, target  # noqa: A004
+from ckptfix.output import Adapted, plan_output, write_output
 from ckptfix.tensors import DType, Shape
 
 if TYPE_CHECKING:

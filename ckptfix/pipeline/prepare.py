@@ -18,7 +18,8 @@ from ckptfix.execute.receipt import Receipt, read_receipt
 from ckptfix.expr import Initial, leaves
 from ckptfix.formats import output_format
 from ckptfix.formats.base import CHUNK, File
-from ckptfix.job import Adapted, Job, open, prepare_job, refuse_source  # noqa: A004
+from ckptfix.job import Job, open, prepare_job  # noqa: A004
+from ckptfix.output import Adapted, refuse_source
 from ckptfix.pipeline.step import FinetuneCheck, Step, VerifyCheck, read_step
 from ckptfix.proof.verify import Verification
 from ckptfix.report.finetune import write_finetune

@@ -23,7 +23,7 @@ from ckptfix.tensors import DType
 
 if TYPE_CHECKING:
     from ckptfix.inference.suggestion import Suggestion
-    from ckptfix.job import Adapted
+    from ckptfix.output import Adapted
 
 
 @click.command("adapt")
@@ -79,7 +79,7 @@ def command(
     format.
     """
     from ckptfix.execute.atomic import write_whole
-    from ckptfix.job import plan_output, write_output
+    from ckptfix.output import plan_output, write_output
     from ckptfix.report import text
 
     existing: Literal["replace", "refuse"] = "replace" if force else "refuse"
