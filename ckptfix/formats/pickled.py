@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ckptfix.errors import MalformedFile, RefusedContent, UnknownFormat
 from ckptfix.formats.base import Contents, File, Format, Node
-from ckptfix.formats.pickle import WITH_ARRAYS, Machine, Stream, is_legacy, list_opaque
+from ckptfix.formats.legacy.magic import is_legacy
 
 _BEGINNINGS = (
     *(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5)),
@@ -38,6 +38,11 @@ class Pickled(Format):
 
     def open(self, path: Path) -> Contents:
         """Run the pickle as data, leaving the weights where they are."""
+        from ckptfix.formats.pickle.audit import list_opaque
+        from ckptfix.formats.pickle.calls import WITH_ARRAYS
+        from ckptfix.formats.pickle.machine import Machine
+        from ckptfix.formats.pickle.stream import Stream
+
         with File(path) as file:
             stream = Stream(file.read, 0, file.size, path)
             machine = Machine(stream, _refuse_id, WITH_ARRAYS)

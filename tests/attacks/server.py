@@ -21,6 +21,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from ckptfix.rules import rule_types
+from tests.loading import load_formats
+
 BREACH = 99
 """The exit status of a child that did what it must not."""
 
@@ -70,6 +73,8 @@ def warm_up(folders: list[str]) -> None:
     """Run every kind of request on the sound inputs below these folders."""
     for name in _LAZY:
         importlib.import_module(name)
+    load_formats()
+    rule_types()
     sink = StringIO()
     with redirect_stdout(sink), redirect_stderr(sink):
         for folder in folders:

@@ -34,7 +34,17 @@ DOCUMENTS = {"pydantic", "ruamel", "re2", "jsonschema"}
 PROCESSES = {"asyncio", "concurrent", "multiprocessing", "subprocess", "tempfile", "socket", "ssl", "logging"}
 UNREAD = {"pickle", "zipfile", "tarfile", "xml", "email", "importlib.metadata", "rich", "yaml", "typing_extensions"}
 NEVER = TENSORS | DOCUMENTS | PROCESSES | UNREAD
-"""What no command needs that reads headers alone."""
+"""What no command needs that reads headers alone, or moves bytes without a recipe."""
+MACHINE = {f"formats.pickle.{name}" for name in ("machine", "opcodes", "globals", "arrays", "storages", "stream")}
+READERS = {
+    "tiny.safetensors": set(),
+    "zip.pth": {"formats.zip.saved", "formats.zip.directory", *MACHINE},
+    "legacy.pth": {"formats.legacy.pickles", *MACHINE},
+}
+"""The modules that read each file."""
+OTHERS = {"formats.npy", "formats.npy.read", "formats.legacy.tar", "formats.distributed.metadata"}.union(
+    *READERS.values()
+)
 
 
 def imported(*args: object, cwd: Path) -> set[str]:
@@ -109,21 +119,37 @@ def test_inspect(name: str, tmp_path: Path) -> None:
         "targets",
         "tensors",
     }
-    others = {"zip.layout", "zip.archive", "pickle.emit", "audit"} | {
-        f"distributed.{name}" for name in ("layout", "metadata", "trailer")
-    }
+    others = {"zip.layout", "zip.archive", "pickle.emit", "audit", "distributed.layout", "distributed.trailer"}
     assert own(names) & {f"formats.{name}" for name in others} == set()
+    assert own(names) & OTHERS == READERS[name]
     assert names & {"difflib", "blake3"} == set()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_check_and_plan_and_adapt(name: str, tmp_path: Path, recipe: Path, target: Path) -> None:
-    assert imported("check", FIXTURES / name, target, "-r", recipe, cwd=tmp_path) & TENSORS == set()
-    assert imported("plan", FIXTURES / name, target, "-r", recipe, "--json", cwd=tmp_path) & TENSORS == set()
+def test_without_a_recipe(name: str, tmp_path: Path) -> None:
+    file = FIXTURES / name
+    for command in ("check", "plan"):
+        names = imported(command, file, file, cwd=tmp_path)
+        assert names & NEVER == set()
+        assert {one for one in own(names) if one.startswith(("rules", "document", "inference"))} == set()
+        assert own(names) & OTHERS == READERS[name]
+        assert command == "plan" or not any(one.startswith("execute") for one in own(names))
     for suffix in ("safetensors", "pth"):
-        out = tmp_path / f"out.{suffix}"
-        assert imported("adapt", FIXTURES / name, target, "-r", recipe, "-o", out, cwd=tmp_path) & TENSORS == set()
-        assert imported("check", out, target, cwd=tmp_path) & TENSORS == set()
+        names = imported("adapt", file, file, "-o", f"out.{suffix}", cwd=tmp_path)
+        assert names & NEVER == set()
+        assert {one for one in own(names) if one.startswith(("rules", "document", "inference"))} == set()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_with_a_recipe(name: str, tmp_path: Path, recipe: Path, target: Path) -> None:
+    file, never = FIXTURES / name, TENSORS | {"jsonschema", "asyncio", "multiprocessing", "subprocess", "ssl"}
+    out = {suffix: ["-o", tmp_path / f"out.{suffix}"] for suffix in ("safetensors", "pth")}
+    for command, rest in [("check", []), ("plan", ["--json"]), ("adapt", out["safetensors"]), ("adapt", out["pth"])]:
+        names = imported(command, file, target, "-r", recipe, *rest, cwd=tmp_path)
+        assert names & never == set()
+        assert {one for one in own(names) if one.startswith("rules.")} == {"rules.base", "rules.drop", "rules.rename"}
+    for _, path in out.values():
+        assert imported("check", path, target, cwd=tmp_path) & NEVER == set()
 
 
 def test_import_ckptfix_costs_nothing(tmp_path: Path) -> None:

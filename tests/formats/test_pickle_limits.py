@@ -12,7 +12,9 @@ import pytest
 from ckptfix.errors import LimitExceeded, MalformedFile, RefusedContent, TruncatedFile
 from ckptfix.formats import Pairs, open_checkpoint, open_contents
 from ckptfix.formats.base import Node
-from ckptfix.formats.pickle import Machine, Stream, limits
+from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.stream import Stream
 
 from .making import (
     integer,

@@ -10,7 +10,9 @@ import pytest
 
 from ckptfix.formats import Opaque, Pairs, open_contents
 from ckptfix.formats.base import Node
-from ckptfix.formats.pickle import Machine, Stream, list_opaque
+from ckptfix.formats.pickle.audit import list_opaque
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.stream import Stream
 
 from .making import (
     RUN_COMMAND,

@@ -11,7 +11,8 @@ import pytest
 from ckptfix.errors import CkptfixError, MalformedFile, UnknownFormat
 from ckptfix.formats.base import Node, Opaque, Pairs
 from ckptfix.formats.distributed.metadata import read_metadata
-from ckptfix.formats.pickle import Machine, Stream
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.stream import Stream
 
 VALUE = {
     "text": ["short", "long" * 200, "ä"],

@@ -44,10 +44,10 @@ def fuzz(folder: Path, options: list[str]) -> None:
         import ckptfix.cli.commands.inspect
         import ckptfix.report.security
         import ckptfix.report.text  # noqa: F401  what is imported later is not followed
-        from ckptfix.formats import list_formats
         from tests.fuzz.attempt import attempt
+        from tests.loading import load_formats
 
-        list_formats()
+        load_formats()
     from tests.fuzz.mutate import mutate
 
     corpus = [Specimen.get(one) for one in sorted((folder / "corpus").iterdir()) if one.is_dir()]

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from ckptfix.errors import LimitExceeded, MalformedFile, RefusedContent
 from ckptfix.formats.base import Node, Opaque, Pairs, Storage
-from ckptfix.formats.pickle import WITH_ARRAYS, Machine, StorageTable, Stream, list_opaque
+from ckptfix.formats.pickle.audit import list_opaque
+from ckptfix.formats.pickle.calls import WITH_ARRAYS
 from ckptfix.formats.pickle.globals import Constructor, is_known
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.storages import StorageTable
+from ckptfix.formats.pickle.stream import Stream
 
 _EACH = 4 << 10
 """What a pickle costs beside its values: the machine that runs it."""

@@ -17,7 +17,7 @@ from ckptfix.formats.audit.memory import Memory
 from ckptfix.formats.audit.pickles import trace_pickles
 from ckptfix.formats.base import File, Opaque, Window
 from ckptfix.formats.base.collector import collector_paused
-from ckptfix.formats.pickle import Stream
+from ckptfix.formats.pickle.stream import Stream
 from ckptfix.formats.pickle.values import Global, Run
 from ckptfix.formats.zip.directory import DEFLATED, iter_entries
 

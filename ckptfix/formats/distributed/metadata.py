@@ -15,8 +15,10 @@ from typing import NamedTuple, TypeVar
 from ckptfix.errors import LimitExceeded, MalformedFile, UnknownFormat
 from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Pairs, check_shape
 from ckptfix.formats.distributed.boxes import Box
-from ckptfix.formats.pickle import Machine, Stream, list_opaque
+from ckptfix.formats.pickle.audit import list_opaque
 from ckptfix.formats.pickle.globals import CONSTRUCTORS, dtype_of, is_known
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.stream import Stream
 from ckptfix.formats.pickle.values import Unbuilt
 from ckptfix.tensors import DType, Shape
 

@@ -1,7 +1,7 @@
 """Storages of torch in a plain pickle: each is a small file of its own, in bytes.
 
 `TypedStorage.__reduce__` in torch/storage.py gives `_load_from_bytes(data)`, where `data` is what `torch.save` wrote of
-the storage before 1.6 (see `formats/torch_legacy.py`).
+the storage before 1.6 (see `formats/legacy/pickles.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ckptfix.errors import MalformedFile, RefusedContent
 from ckptfix.formats.base import Node, Storage
+from ckptfix.formats.legacy.magic import MAGIC, PROTOCOL
 from ckptfix.formats.pickle.arrays import storage_of
 from ckptfix.formats.pickle.costs import NESTED_BUDGET
 from ckptfix.formats.pickle.globals import Arguments, is_known
@@ -19,17 +20,8 @@ from ckptfix.formats.pickle.storages import StorageTable
 from ckptfix.formats.pickle.stream import Stream
 from ckptfix.formats.pickle.values import Run, StorageValue, text_of
 
-MAGIC = 0x1950A86A20F9469CFC6C
-PROTOCOL = 1001
-"""The first two pickles of a file of torch before 1.6."""
-
 _HEAD = 4096
 """Bytes that hold the pickles before the elements; they are about 350."""
-
-
-def is_legacy(head: bytes) -> bool:
-    """Tell a file of torch before 1.6 by the magic number that it begins with, in decimal for protocols 0 and 1."""
-    return MAGIC.to_bytes(10, "little") in head[:32] or head.lstrip(b"\x80\x00\x01").startswith(b"L%dL\n" % MAGIC)
 
 
 def load_storage(args: Arguments) -> Node:

@@ -12,7 +12,12 @@ from typing import Literal
 
 from ckptfix.errors import MalformedFile, UnknownFormat
 from ckptfix.formats.base import File, Node, Opaque, Storage
-from ckptfix.formats.pickle import WITH_ARRAYS, Machine, StorageId, StorageTable, Stream, limits, list_opaque
+from ckptfix.formats.pickle import limits
+from ckptfix.formats.pickle.audit import list_opaque
+from ckptfix.formats.pickle.calls import WITH_ARRAYS
+from ckptfix.formats.pickle.machine import Machine
+from ckptfix.formats.pickle.storages import StorageId, StorageTable
+from ckptfix.formats.pickle.stream import Stream
 from ckptfix.formats.zip.directory import DEFLATED, Entry, read_directory
 from ckptfix.formats.zip.script import sort_attributes
 

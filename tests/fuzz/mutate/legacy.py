@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from random import Random
 
-from ckptfix.formats.pickle import is_legacy
+from ckptfix.formats.legacy.magic import is_legacy
 from tests.fuzz.mutate import pickles, raw
 
 _PICKLES = 5

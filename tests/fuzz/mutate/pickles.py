@@ -15,7 +15,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from ckptfix.formats.pickle import WITH_ARRAYS
+from ckptfix.formats.pickle.calls import WITH_ARRAYS
 from tests.fuzz.mutate.numbers import near, number, text
 
 UNSOUND = (pickle.UnpicklingError, struct.error, UnicodeError, OverflowError)
