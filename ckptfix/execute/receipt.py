@@ -17,18 +17,25 @@ from ckptfix.formats import Checkpoint
 from ckptfix.tensors import DType, TensorSpec
 
 RECEIPT_KEY = "ckptfix"
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _FIELDS = ("ckptfix", "recipe", "source", "dtype", "header")
 _VERSION = 3
 _BEGINNING = f'{{"schema_version":{_VERSION},"ckptfix":'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One output tensor. `rule` counts from 1 and is None for an untouched tensor."""
 
     made: Literal["loaded", "filled"]
     rule: int | None
     blake3: str | None
+
+    def to_text(self) -> str:
+        """Write as JSON."""
+        rule = "null" if self.rule is None else self.rule
+        blake3 = "null" if self.blake3 is None else _to_json(self.blake3)
+        return f'{{"made":"{self.made}","rule":{rule},"blake3":{blake3}}}'
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,9 @@ class Receipt:
             "source": self.source,
             "dtype": self.dtype,
             "header": self.header,
-            "tensors": {
-                key: {"made": entry.made, "rule": entry.rule, "blake3": entry.blake3}
-                for key, entry in self.entries.items()
-            },
         }
-        return json.dumps(document, separators=(",", ":"))
+        entries = ",".join(f"{_to_json(key)}:{entry.to_text()}" for key, entry in self.entries.items())
+        return f'{_to_json(document)[:-1]},"tensors":{{{entries}}}}}'
 
     @classmethod
     def from_text(cls, text: str, where: str) -> Receipt:

@@ -40,6 +40,7 @@ _LAST = ("\U0010ffff", 0)
 """After every place: tensors that are not moved."""
 _BLOCK = 4096
 _WORTH_PADDING = 1 << 20
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -103,38 +104,53 @@ class _Layout(FileLayout):
     def __init__(
         self, tensors: Mapping[str, TensorSpec], metadata: Mapping[str, str], receipt: str, places: Places
     ) -> None:
+        self._tensors = tensors
         self._metadata = metadata
         self._residue: int | None = None
-        self._entries: dict[str, dict[str, object]] = {}
+        self._start = 0
         begins: dict[str, int] = {}
         position = 0
         for key in sorted(tensors, key=lambda key: (-tensors[key].dtype.bits, places.get(key, _LAST))):
-            spec = tensors[key]
             begins[key] = position
-            position += spec.nbytes
-            self._entries[key] = {
-                "dtype": str(spec.dtype),
-                "shape": list(spec.shape),
-                "data_offsets": [begins[key], position],
-            }
+            position += tensors[key].nbytes
         self._residue = _residue(tensors, begins, places)
-        start = len(self._header(receipt))
+        self.offsets = begins
+        start = sum(map(len, self._header(receipt)))
         if start - 8 > MAX_HEADER:
             raise UnsupportedOutput(
                 f"the header takes {start - 8} bytes, safetensors allows {MAX_HEADER}", hint="write .pth"
             )
         self.offsets = {key: start + begin for key, begin in begins.items()}
+        self._start = start
         self.nbytes = start + position
 
-    def _header(self, receipt: str) -> bytes:
-        metadata = {**self.marks, **self._metadata, "ckptfix": receipt}
-        text = json.dumps({"__metadata__": metadata, **self._entries}, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8 if self._residue is None else (self._residue - 8 - len(text)) % _BLOCK)
-        return len(text).to_bytes(8, "little") + text
+    def _header(self, receipt: str) -> list[bytes]:
+        """Give the length and the JSON in parts: a header of many tensors is held once, never twice."""
+        metadata = _to_json({**self.marks, **self._metadata, "ckptfix": receipt}).encode()
+        parts = [b'{"__metadata__":', metadata, self._entries(), b"}"]
+        nbytes = sum(map(len, parts))
+        parts.append(b" " * (-nbytes % 8 if self._residue is None else (self._residue - 8 - nbytes) % _BLOCK))
+        return [(nbytes + len(parts[-1])).to_bytes(8, "little"), *parts]
+
+    def _entries(self) -> bytes:
+        """Give the text of all tensors: no more is kept of one than its offset."""
+        text = bytearray()
+        kinds: dict[TensorSpec, str] = {}
+        for key, offset in self.offsets.items():
+            spec = self._tensors[key]
+            kind = kinds.get(spec)
+            if kind is None:
+                kind = kinds[spec] = _to_json({"dtype": str(spec.dtype), "shape": spec.shape})[1:-1]
+            begin = offset - self._start
+            text += f',{_to_json(key)}:{{{kind},"data_offsets":[{begin},{begin + spec.nbytes}]}}'.encode()
+        return bytes(text)
 
     def seal(self, receipt: str, crc32: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
         """Give the header."""
-        yield 0, self._header(receipt)
+        offset = 0
+        for part in self._header(receipt):
+            yield offset, part
+            offset += len(part)
 
 
 def _residue(tensors: Mapping[str, TensorSpec], begins: Mapping[str, int], places: Places) -> int | None:
