@@ -61,8 +61,13 @@ def _manifest(document: Any) -> Manifest:  # JSON of unknown shape
     if document["schema_version"] != 1:
         raise ValueError(f"schema_version {document['schema_version']!r} is not 1")
     tensors: dict[str, dict[str, Any]] = document["tensors"]
+    known: dict[TensorSpec, TensorSpec] = {}  # many tensors are alike
+
+    def shared(spec: TensorSpec) -> TensorSpec:
+        return known.setdefault(spec, spec)
+
     return Manifest(
-        tensors={key: _spec(key, entry) for key, entry in tensors.items()},
+        tensors={key: shared(_spec(key, entry)) for key, entry in tensors.items()},
         owners={key: str(entry["module"]) for key, entry in tensors.items() if "module" in entry},
         kinds={
             key: "buffer" if entry["kind"] == "buffer" else "param" for key, entry in tensors.items() if "kind" in entry

@@ -48,10 +48,14 @@ def dtype_of(value: Node) -> DType | None:
     return dtype if dtype is not None and dtype.bits >= 8 else None
 
 
+_NOT_LAZY: frozenset[Literal["conj", "neg"]] = frozenset()
+"""One for all tensors: Python makes another at each call, of 200 bytes."""
+
+
 def _lazy(metadata: Arguments) -> frozenset[Literal["conj", "neg"]]:
     """Read the bits that torch keeps beside a view: `{"conj": True}`."""
     if not metadata or not isinstance(metadata[0], Pairs):
-        return frozenset()
+        return _NOT_LAZY
     names: tuple[Literal["conj", "neg"], ...] = ("conj", "neg")
     return frozenset(name for name in names for key, value in metadata[0].items if key == name and value is True)
 
