@@ -33,7 +33,7 @@ Prefixes = Annotated[
 class SourceDocument(BaseModel):
     """Which state dict of the file, and which prefixes come off its keys before the rules."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     select: str | None = Field(default=None, description="Dotted path of the state dict in the file; '.' is all of it.")
     strip: Prefixes = Field(default=(), description="Prefixes to remove, in order, from every key that has one.")
@@ -42,7 +42,7 @@ class SourceDocument(BaseModel):
 class RecipeDocument(BaseModel):
     """A recipe as it is written. `recipe_model` adds the rules, whose union is found at run time."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, title="ckptfix recipe")
+    model_config = ConfigDict(extra="forbid", frozen=True, title="ckptfix recipe")
 
     ckptfix: Annotated[Literal[1], BeforeValidator(_refuse_bool)] = Field(description="Version of the recipe language.")
     description: str | None = Field(default=None, description="What the recipe converts.")

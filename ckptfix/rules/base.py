@@ -72,12 +72,7 @@ class Rule(BaseModel, ABC):
     """One edit of the table. A subclass adds `op: Literal[...]`, its fields, and examples."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        defer_build=True,
-        arbitrary_types_allowed=True,
-        json_schema_extra=_describe_op,
+        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, json_schema_extra=_describe_op
     )
 
     optional: bool = Field(default=False, description="A pattern that matches no key is no error.")
