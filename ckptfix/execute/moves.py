@@ -15,7 +15,7 @@ from ckptfix.formats.base import Joined, Range, TensorRef, ranges_of
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Move:
     """Elements of the source in the order of an output, and the dtypes that they are cast to, one after the other."""
 

@@ -15,7 +15,7 @@ from ckptfix.tensors import Manifest
 _MOST_FAULTS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One key of the table. `rule` counts from 1; None for a tensor that no rule has touched."""
 
