@@ -69,8 +69,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from ckptfix.formats.base import Contents, File, FileLayout, Format, Pairs, Storage, TensorRef
+from ckptfix.formats.base import Contents, File, FileLayout, Format, Pairs, Places, Storage, TensorRef
 from ckptfix.tensors import DType, TensorSpec
 
 
@@ -109,7 +110,12 @@ class Flat(Format):
         return Contents(path, self.name, Pairs([(key, ref)]))
 
     def lay_out(
-        self, tensors: Mapping[str, TensorSpec], shared: Mapping[str, str], metadata: Mapping[str, str], receipt: str
+        self,
+        tensors: Mapping[str, TensorSpec],
+        shared: Mapping[str, str],
+        metadata: Mapping[str, str],
+        receipt: str,
+        places: Places = MappingProxyType({}),
     ) -> FileLayout:
         """Place the one vector."""
         ((key, spec),) = tensors.items()

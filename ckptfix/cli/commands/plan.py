@@ -51,7 +51,9 @@ def command(
     if trace is not None and trace not in plan.rows:
         near = nearest_keys(trace, plan.rows)
         raise InvalidCall(f"the plan makes no '{trace}'", hint=f"nearest: {', '.join(near)}" if near else None)
-    work = work_of({key: row.expr for key, row in plan.outputs.items()}, job.checkpoint.tensors)
+    # A plan with faults is never carried out.
+    outputs = {} if plan.errors else {key: row.expr for key, row in plan.outputs.items()}
+    work = work_of(outputs, job.checkpoint.tensors)
     document = {**plan.to_json(), "work": work.to_json()}
     if output is not None:
         write_whole(output, f"{json.dumps(document, indent=1)}\n".encode(), replace=True)
@@ -62,7 +64,8 @@ def command(
         echo_lines(plan.trace(trace))
     else:
         echo_lines(text.show_plan(plan))
-        echo(text.show_work(work))
+        if outputs:
+            echo(text.show_work(work))
     for error in plan.errors:
         show_error(error)
     return plan.exit_code
