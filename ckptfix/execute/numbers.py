@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[np.generic]:
 
 def element(value: float, dtype: DType) -> bytes:
     """Give the bytes of a number, rounded to the dtype."""
+    if value == 0 and math.copysign(1, value) > 0:
+        return bytes(dtype.bits // 8)
     import numpy as np
 
     with np.errstate(all="ignore"):
