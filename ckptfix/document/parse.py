@@ -20,6 +20,8 @@ Place = tuple[str | int, ...]
 
 _LARGEST = 2 << 20
 _DEEPEST = 50
+_LONG_WORD = re.compile(r"[^\s,:{}\[\]\"']{10001,}")
+"""A word that no recipe has: the scanner looks at each of its letters several times."""
 _STANDARD = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -94,6 +96,8 @@ class _Composer:
         from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
         from ruamel.yaml.reader import ReaderError
 
+        if (word := _LONG_WORD.search(text)) is not None:
+            raise self.error(f"a word of {len(word[0])} characters", text.count("\n", 0, word.start()))
         yaml = YAML(typ="safe", pure=True)
         try:
             depth = 0
