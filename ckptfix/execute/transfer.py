@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptfix.digest import NO_DIGEST, crc32, hash_chunks, hasher
-from ckptfix.execute import kernel
 from ckptfix.execute.atomic import NewFile
+from ckptfix.execute.clone import clone
 from ckptfix.formats.base import CHUNK, Range, Reader
 
 if TYPE_CHECKING:
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 BATCH = 32 * CHUNK
 """What one thread does at a time. A tensor is never shared out: its digest runs from its first byte to its last."""
-_SHORT = 1 << 16
-"""Runs of fewer bytes are not worth two system calls of their own kind."""
+_IDLE_BLOCK = 1 << 17
+"""Bytes that are only copied pass in blocks that stay in a processor's cache with what they are copied from and to.
+
+Two threads are faster so than the system's own copy_file_range, and steadier than with larger blocks.
+"""
 
 
 class Meter:
@@ -143,7 +146,7 @@ class Transfer:
             for run in batch:
                 source = self._reader.file(run.path)
                 place = run.start, self._file.fileno(), run.offset, run.nbytes
-                first, nbytes = kernel.clone(source.fileno(), *place, self._file.block)
+                first, nbytes = clone(source.fileno(), *place, self._file.block)
                 rest += _part(run, 0, first if nbytes else run.nbytes)
                 if nbytes:
                     rest += _part(run, first + nbytes, run.nbytes)
@@ -153,14 +156,11 @@ class Transfer:
         return left, shared
 
     def copy(self, runs: Iterable[Run]) -> None:
-        """Copy runs, by the system itself where nothing is asked of them."""
+        """Copy runs."""
         buffer = memoryview(bytearray(CHUNK))
         for run in runs:
-            done = 0
-            if run.nbytes > _SHORT and all(self._meters[key].is_idle for key, _ in run.parts):
-                done = self._copy_in_kernel(run)
-            if done < run.nbytes:
-                self._pass_through(run, done, buffer)
+            idle = all(self._meters[key].is_idle for key, _ in run.parts)
+            self._copy_run(run, buffer[:_IDLE_BLOCK] if idle else buffer)
 
     def pour(self, key: str, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
         """Write the chunks of one output."""
@@ -171,23 +171,13 @@ class Transfer:
             offset += len(chunk)
             self._advance(len(chunk))
 
-    def _copy_in_kernel(self, run: Run) -> int:
-        source, target = self._reader.file(run.path), self._file.fileno()
-        done = 0
-        while done < run.nbytes:
-            copied = kernel.copy(source.fileno(), run.start + done, target, run.offset + done, run.nbytes - done)
-            if not copied:
-                break
-            done += copied
-            self._advance(copied)
-        return done
-
-    def _pass_through(self, run: Run, done: int, buffer: memoryview) -> None:
+    def _copy_run(self, run: Run, buffer: memoryview) -> None:
         source = self._reader.file(run.path)
+        done = 0
         parts = iter(run.parts)
         key, left = next(parts)
         while done < run.nbytes:
-            block = buffer[: min(CHUNK, run.nbytes - done)]
+            block = buffer[: run.nbytes - done]
             source.read_into(run.start + done, block)
             self._file.write(run.offset + done, block)
             done += len(block)

@@ -1,4 +1,4 @@
-"""Where the kernel refuses to copy or to share, the bytes pass through the process, and are the same."""
+"""Where the kernel refuses to share or to reserve, the bytes are copied, and are the same."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from .disks import disk
 pytestmark = pytest.mark.skipif(platform.machine() not in NUMBERS, reason="the numbers of its calls are not listed")
 
 REFUSALS = [
-    *(f"copy_file_range={error}" for error in ("EXDEV", "ENOSYS", "EOPNOTSUPP", "EINVAL", "EIO", "0")),
     *(f"ioctl={error}" for error in ("EOPNOTSUPP", "EINVAL", "EXDEV", "ENOTTY")),
     *(f"fallocate={error}" for error in ("EOPNOTSUPP", "ENOSYS", "EINVAL")),
-    "copy_file_range=EXDEV,ioctl=EOPNOTSUPP,fallocate=EOPNOTSUPP",
+    "ioctl=EOPNOTSUPP,fallocate=EOPNOTSUPP",
 ]
 
 

@@ -22,7 +22,6 @@ NUMBERS = {
         "linkat": 265,
         "fallocate": 285,
         "renameat2": 316,
-        "copy_file_range": 326,
     },
     "aarch64": {
         "ioctl": 29,
@@ -30,7 +29,6 @@ NUMBERS = {
         "linkat": 37,
         "fallocate": 47,
         "renameat2": 276,
-        "copy_file_range": 285,
     },
 }
 """From the kernel's tables, by machine."""
