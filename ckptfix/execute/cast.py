@@ -27,14 +27,15 @@ class Casting:
         first, *others = map(numpy_dtype, self._dtypes)
         for chunk in _whole(chunks, first.itemsize):
             numbers = np.frombuffer(chunk, first)
-            self.read += count(chunk, self._dtypes[0])
             with np.errstate(all="ignore"):  # what overflows is counted
                 for dtype in others:
                     if numbers.dtype.itemsize < 4:  # float32 has every one of these, and casts to any other dtype
                         numbers = numbers.astype(np.float32)
                     numbers = numbers.astype(dtype, copy=False)
             data = numbers.view(np.uint8).data
-            self.made += count(data, self._dtypes[-1])
+            if made := count(data, self._dtypes[-1]):  # what is not finite stays so
+                self.made += made
+                self.read += count(chunk, self._dtypes[0])
             yield data
 
 

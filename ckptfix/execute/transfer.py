@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 BATCH = 32 * CHUNK
 """What one thread does at a time. A tensor is never shared out: its digest runs from its first byte to its last."""
-_IDLE_BLOCK = 1 << 17
+_PAGE = 4096
+_IDLE_BLOCK = 1 << 18
 """Bytes that are only copied pass in blocks that stay in a processor's cache with what they are copied from and to.
 
 Two threads are faster so than the system's own copy_file_range, and steadier than with larger blocks.
@@ -159,8 +160,11 @@ class Transfer:
         """Copy runs."""
         buffer = memoryview(bytearray(CHUNK))
         for run in runs:
-            idle = all(self._meters[key].is_idle for key, _ in run.parts)
-            self._copy_run(run, buffer[:_IDLE_BLOCK] if idle else buffer)
+            if all(self._meters[key].is_idle for key, _ in run.parts):
+                for _ in self._blocks(run, buffer[:_IDLE_BLOCK]):
+                    pass
+            else:
+                self._measure(run, self._blocks(run, buffer))
 
     def pour(self, key: str, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
         """Write the chunks of one output."""
@@ -171,17 +175,26 @@ class Transfer:
             offset += len(chunk)
             self._advance(len(chunk))
 
-    def _copy_run(self, run: Run, buffer: memoryview) -> None:
+    def _blocks(self, run: Run, buffer: memoryview) -> Iterator[memoryview]:
+        """Copy a run, and give each block of it, which ends on a page; many small ones are told about once."""
         source = self._reader.file(run.path)
-        done = 0
-        parts = iter(run.parts)
-        key, left = next(parts)
+        done = told = 0
         while done < run.nbytes:
-            block = buffer[: run.nbytes - done]
+            block = buffer[: min(len(buffer) - (run.offset + done) % _PAGE, run.nbytes - done)]
             source.read_into(run.start + done, block)
             self._file.write(run.offset + done, block)
             done += len(block)
-            self._advance(len(block))
+            if done - told >= CHUNK:
+                self._advance(done - told)
+                told = done
+            yield block
+        self._advance(run.nbytes - told)
+
+    def _measure(self, run: Run, blocks: Iterable[memoryview]) -> None:
+        """Show each output the blocks, or parts of blocks, that are its own."""
+        parts = iter(run.parts)
+        key, left = next(parts)
+        for block in blocks:
             at = 0
             while at < len(block):
                 if not left:
