@@ -127,15 +127,17 @@ def test_a_killed_run_leaves_the_old_file_or_the_new(folder: Path) -> None:
     source, out = folder / "source.safetensors", folder / "out.safetensors"
     tensors = save(source, [1 << 20] * 40)
     command = [sys.executable, "-m", "ckptfix", "adapt", source, source, "-o", out, "--no-digest", "--force"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out.write_bytes(OLD)
+    begin = time.monotonic()
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    whole_run = time.monotonic() - begin
     moments = random.Random(1)
     seen = {"old": 0, "new": 0}
     for _ in range(8):
         out.write_bytes(OLD)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while len(list(folder.iterdir())) == 2 and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.06))
+        time.sleep(moments.uniform(whole_run / 4, whole_run))
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         if out.stat().st_size == len(OLD):

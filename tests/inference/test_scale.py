@@ -7,6 +7,7 @@ from time import process_time
 import pytest
 
 from ckptfix.inference.suggestion import suggest_recipe
+from tests.clock import slowness
 from tests.inference.sides import fused, split
 from tests.language.making import manifest
 
@@ -18,7 +19,7 @@ def test_a_deep_transformer(tensors: int, seconds: float) -> None:
     assert len(have) > 0.99 * tensors
     start = process_time()
     suggestion = suggest_recipe(have, want, "deep")
-    assert process_time() - start < seconds
+    assert process_time() - start < seconds * slowness()
     assert suggestion.is_complete
     assert tuple(suggestion.resolved) == tuple(want)
     assert suggestion.rules == 2
