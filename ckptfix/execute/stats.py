@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ckptfix.execute.elements import Numbers, decoder_of
+from ckptfix.execute.numbers import decode, is_known, whole_elements
 from ckptfix.formats import Checkpoint, Reader
 
 
@@ -37,23 +38,12 @@ def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, 
     with Reader(checkpoint.stamps) as reader:
         for key in keys:
             ref = checkpoint.tensors[key]
-            decode = decoder_of(ref.spec.dtype)
-            if decode is None:
+            dtype = ref.spec.dtype
+            if not is_known(dtype):
                 yield key, None
                 continue
-            chunks = whole_elements(reader.chunks(ref), ref.spec.dtype.bits // 8)
-            yield key, _sum_up(_measure_block(decode(chunk)) for chunk in chunks)
-
-
-def whole_elements(chunks: Iterable[bytes], itemsize: int) -> Iterator[bytes]:
-    """Give the same bytes, cut between elements: what is inflated comes in pieces of any length."""
-    rest = b""
-    for chunk in chunks:
-        data = rest + bytes(chunk) if rest else bytes(chunk)
-        end = len(data) - len(data) % itemsize
-        rest = data[end:]
-        if end:
-            yield data[:end] if rest else data
+            chunks = whole_elements(reader.chunks(ref), dtype.bits // 8)
+            yield key, _sum_up(_measure_block(decode(chunk, dtype)) for chunk in chunks)
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ class _Block:
 _NOTHING = _Block(0, math.inf, -math.inf, 0.0, 0.0, 0, 0, 0)
 
 
-def _measure_block(numbers: Numbers) -> _Block:
+def _measure_block(numbers: NDArray[np.float64]) -> _Block:
     is_finite = np.isfinite(numbers)
     finite = numbers if is_finite.all() else numbers[is_finite]
     nan = int(np.isnan(numbers).sum()) if finite is not numbers else 0

@@ -52,8 +52,12 @@ class Workers:
             raise Stopped
 
     def __enter__(self) -> Workers:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -66,11 +70,14 @@ class Workers:
                 for thread in self._threads:
                     thread.join()
         finally:
-            self._stop = True
-            for thread in self._threads:
-                _wait_for(thread)
+            self._end()
         if error is None and self._failed is not None:
             raise self._failed
+
+    def _end(self) -> None:
+        self._stop = True
+        for thread in self._threads:
+            _wait_for(thread)
 
     def _work(self) -> None:
         try:

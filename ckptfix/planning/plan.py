@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ckptfix.diff import Diff, compare
@@ -71,7 +72,7 @@ class Plan:
         """0 complete, 1 incomplete, 2 where the recipe is wrong."""
         return 2 if self.errors else int(not self.diff.is_clean)
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, Row]:
         """The rows that fit the target, in its order."""
         return {key: self.rows[key] for key in self.diff.matched}

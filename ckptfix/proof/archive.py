@@ -6,12 +6,12 @@ the names, lengths and checksums of the entries, so they are made again and comp
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 
 from ckptfix._version import __version__
 from ckptfix.counts import count
+from ckptfix.digest import crc32
 from ckptfix.execute.receipt import RECEIPT_KEY, read_receipt
 from ckptfix.formats import Checkpoint
 from ckptfix.formats.base import CHUNK, File
@@ -83,7 +83,7 @@ def _first_other(file: File, written: Iterator[tuple[int, bytes]]) -> int | None
 
 
 def _checksum(file: File, entry: Entry) -> int:
-    crc32 = 0
+    checksum = 0
     for start in range(0, entry.stored_nbytes, CHUNK):
-        crc32 = zlib.crc32(file.read(entry.offset + start, min(CHUNK, entry.stored_nbytes - start)), crc32)
-    return crc32
+        checksum = crc32(file.read(entry.offset + start, min(CHUNK, entry.stored_nbytes - start)), checksum)
+    return checksum

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ckptfix.execute.elements import decoder_of
+from ckptfix.execute.numbers import decode
 from ckptfix.execute.stats import Stats, measure
 from ckptfix.formats import open_checkpoint
 from ckptfix.tensors import DType
@@ -23,9 +23,8 @@ from tests.formats.making import safetensors_bytes
 
 @pytest.mark.parametrize("name", [str(dtype) for dtype in DType if dtype.bits == 8 and dtype.kind == "float"])
 def test_every_code_of_an_eighth_is_the_number_that_torch_reads(name: str) -> None:
-    decode = decoder_of(DType(name))
     expected = torch.arange(256, dtype=torch.uint8).view(getattr(torch, DType(name).torch_name)).to(torch.float64)
-    np.testing.assert_array_equal(decode(bytes(range(256))), expected.numpy())
+    np.testing.assert_array_equal(decode(bytes(range(256)), DType(name)), expected.numpy())
 
 
 @pytest.mark.parametrize(

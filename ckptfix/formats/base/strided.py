@@ -112,8 +112,9 @@ def _fetch(axes: Sequence[Axis], offset: int, read: ReadBytes, element: np.dtype
     import numpy as np
 
     size = element.itemsize
-    length = _reach(_dense(axes)) + 1
-    walked = sorted(range(len(axes)), key=lambda axis: -axes[axis][1])[: len(axes) - len(_dense(axes))]
+    dense = _dense(axes)
+    length = _reach(dense) + 1
+    walked = sorted(range(len(axes)), key=lambda axis: -axes[axis][1])[: len(axes) - len(dense)]
     starts = (
         offset + sum(place * axes[axis][1] for axis, place in zip(walked, places, strict=True))
         for places in itertools.product(*(range(axes[axis][0]) for axis in walked))
