@@ -84,7 +84,10 @@ def run(args: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as stopped:
-        # click raises Abort of what has interrupted; a set of files says what it has kept.
+        # click ends the line that a terminal began with ^C, then raises Abort of what has interrupted; a set of files
+        # says what it has kept.
+        if isinstance(stopped, KeyboardInterrupt):
+            show_progress("")
         kept = str(stopped.__cause__ or "")
         show_progress(f"interrupted; {kept or 'nothing was left half written'}")
         return INTERRUPTED
