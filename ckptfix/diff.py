@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.tensors import DType, Kind, TensorSpec
 
 _FAMILY: dict[Kind, str] = {"float": "float", "complex": "complex", "int": "int", "bool": "int"}
 
 
-@dataclass(frozen=True)
-class Diff:
+class Diff(Struct, frozen=True):
     """Keys by fate. A key is in exactly one of the first four; `dtypes` is a part of `matched`."""
 
     matched: tuple[str, ...]

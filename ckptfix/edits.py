@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from ckptfix.errors import CkptfixError, RuleError, UnknownVariable
 from ckptfix.expr import Expr
@@ -13,8 +14,7 @@ from ckptfix.layout import Sizes
 from ckptfix.tensors import Manifest
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What a rule may look at: the table as it stands, the target, the variables.
 
     `no_initial_values` says why the target cannot be built, and is None where it can.
@@ -54,8 +54,7 @@ class Scope:
         return template.fill(bound, self.variables)
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(Struct, frozen=True):
     """A key that a rule makes, how, and out of which keys of the table."""
 
     key: str
@@ -63,8 +62,7 @@ class Made:
     parents: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """What a rule does to the table. `selected` counts the keys it applied to, after `when`.
 
     `unmatched` are the patterns without a key, `faults` whatever else makes the rule inapplicable, `unfilled` the
@@ -79,8 +77,7 @@ class Edit:
     unfilled: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Inverse:
+class Inverse(Struct, frozen=True):
     """How what a rule did is undone: by rules as they are written, or why it cannot be.
 
     `exact` gives the bytes back, `conditional` does so where `why` holds, `lossy` cannot.
@@ -96,8 +93,7 @@ def lossy(why: str) -> Inverse:
     return Inverse("lossy", why=why)
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(Struct, frozen=True):
     """A rule at work: the rule, the shapes at hand, the target's, and the text of each expression made.
 
     Shapes stand for F32 tensors unless the value is `"DTYPE [..]"`. `fails` is a text of the error instead.

@@ -6,12 +6,12 @@ The docstring of a class is what `ckptfix explain CODE` prints.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Origin:
+
+class Origin(Struct, frozen=True):
     """A place in a text that a user wrote: a file, its line (from 1) and the rule's op, where known."""
 
     file: str

@@ -7,16 +7,17 @@ output shape and dtype before a byte is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal, get_args
+
+from msgspec import Struct
+from msgspec.structs import asdict, astuple, replace
 
 from ckptfix.layout import Axes
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(Struct, frozen=True):
     """A tensor of the source, as it lies there."""
 
     key: str
@@ -26,8 +27,7 @@ class Read:
         return self.key
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A tensor filled with one number."""
 
     spec: TensorSpec
@@ -37,8 +37,7 @@ class Constant:
         return f"fill({self.value})"
 
 
-@dataclass(frozen=True)
-class Normal:
+class Normal(Struct, frozen=True):
     """Random numbers around 0 with a standard deviation, drawn for `key` from a seed."""
 
     spec: TensorSpec
@@ -50,8 +49,7 @@ class Normal:
         return f"normal(std={self.std:g}, seed={self.seed})"
 
 
-@dataclass(frozen=True)
-class Initial:
+class Initial(Struct, frozen=True):
     """The value that the target itself gives `key` when it is built after `manual_seed(seed)`."""
 
     spec: TensorSpec
@@ -62,8 +60,7 @@ class Initial:
         return f"target({self.key}, seed={self.seed})"
 
 
-@dataclass(frozen=True)
-class Cast:
+class Cast(Struct, frozen=True, dict=True):
     """The same numbers in another dtype."""
 
     source: Expr
@@ -78,8 +75,7 @@ class Cast:
         return f"cast({self.source}, {self.dtype})"
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Struct, frozen=True):
     """The part of a tensor that a resize works on.
 
     Along dimension `dim` only `start` to `stop` takes part; the rest is left alone. Seen as `inner` (extents of
@@ -99,8 +95,7 @@ class Block:
 Interpolation = Literal["bicubic", "bilinear", "linear", "nearest", "pinv", "geometric"]
 
 
-@dataclass(frozen=True)
-class Resize:
+class Resize(Struct, frozen=True):
     """Another extent along some axes, by interpolation in float32, or by its pseudo-inverse (`pinv`)."""
 
     source: Expr
@@ -114,8 +109,7 @@ class Resize:
         return f"{self.mode}({self.source}, {_change(self.source, self.spec)})"
 
 
-@dataclass(frozen=True)
-class Channels:
+class Channels(Struct, frozen=True):
     """Another number of channels along one axis: the old ones in turn (`tile`), or each their `sum` or `mean`.
 
     With `rescale` they together weigh what the old ones did, so that an input whose channels are all alike gets the
@@ -132,8 +126,7 @@ class Channels:
         return f"{self.mode}({self.source}, {_change(self.source, self.spec)}{', rescaled' if self.rescale else ''})"
 
 
-@dataclass(frozen=True)
-class Crop:
+class Crop(Struct, frozen=True):
     """The leading part along some axes."""
 
     source: Expr
@@ -144,8 +137,7 @@ class Crop:
         return f"crop({self.source}, {_change(self.source, self.spec)})"
 
 
-@dataclass(frozen=True)
-class Pad:
+class Pad(Struct, frozen=True):
     """More rows after the present ones: a number, the mean of the present ones, or those of `filler`."""
 
     source: Expr
@@ -159,8 +151,7 @@ class Pad:
         return f"pad({self.source}, {_change(self.source, self.spec)}, {rows})"
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(Struct, frozen=True):
     """One source of a rearrangement: its axes, and its place along axes that it lacks, as experts.3 has 3 along e."""
 
     source: Expr
@@ -168,8 +159,7 @@ class Term:
     index: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Rearrange:
+class Rearrange(Struct, frozen=True):
     """The same numbers in other places: split, fused, stacked, unstacked, permuted, reshaped, repeated.
 
     The blocks of the terms, told apart by the names of their axes, are put together along `axes`. `index` chooses a
@@ -191,8 +181,7 @@ class Rearrange:
         return f"rearrange({', '.join(shown)}: {self.label}{place})"
 
 
-@dataclass(frozen=True)
-class Take:
+class Take(Struct, frozen=True):
     """Some rows along one dimension, in a given order."""
 
     source: Expr
@@ -211,8 +200,7 @@ class Take:
         return f"take({self.source}, dim {self.dim}: {', '.join(map(str, rows))}{more})"
 
 
-@dataclass(frozen=True)
-class Compute:
+class Compute(Struct, frozen=True):
     """What an op of a single file makes by a function of its own: torch tensors in, one torch tensor out."""
 
     parts: tuple[Expr, ...]
@@ -235,7 +223,7 @@ def _change(source: Expr, spec: TensorSpec) -> str:
 
 def inputs(expr: Expr) -> Iterator[Expr]:
     """Give the expressions that this one is made from."""
-    for value in vars(expr).values():
+    for value in astuple(expr):
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Term):
                 yield part.source
@@ -255,8 +243,7 @@ def replace_reads(expr: Expr, read: Callable[[Read], Read]) -> Expr:
             return tuple(map(rebuilt, value))
         return replace_reads(value, read) if isinstance(value, Expr) else value
 
-    changes = {part.name: rebuilt(getattr(expr, part.name)) for part in fields(expr)}
-    return replace(expr, **changes)  # type: ignore[arg-type]
+    return replace(expr, **{name: rebuilt(value) for name, value in asdict(expr).items()})
 
 
 def leaves(expr: Expr) -> Iterator[Expr]:

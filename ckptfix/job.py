@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.errors import InvalidCall
 from ckptfix.formats import Checkpoint, open_checkpoint, wrapper_prefixes
@@ -45,8 +47,7 @@ def target(architecture: Architecture) -> Target:
     return architecture if isinstance(architecture, Target) else resolve(architecture)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Struct, frozen=True):
     """A source, a target, and the plan that leads from one to the other."""
 
     checkpoint: Checkpoint

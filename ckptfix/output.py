@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.errors import InvalidCall, OutputExists, UnsupportedOutput
 from ckptfix.execute.destination import Destination
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from ckptfix.planning import Plan
 
 
-@dataclass(frozen=True)
-class Adapted:
+class Adapted(Struct, frozen=True):
     """A written checkpoint: where it is, what it carries, and the account of how it was made."""
 
     path: Path

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal
+
+from msgspec import Struct
 
 Shape = tuple[int, ...]
 Kind = Literal["float", "complex", "int", "bool"]
@@ -144,8 +146,7 @@ FLOATS = tuple(dtype for dtype in DType if dtype.kind == "float" and dtype.torch
 """The floating dtypes that torch has, whose elements are whole bytes."""
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(Struct, frozen=True, dict=True):
     """The shape (extents, outermost first) and dtype of one tensor."""
 
     shape: Shape
@@ -196,6 +197,10 @@ class Manifest(Mapping[str, TensorSpec]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def only(self, keys: Iterable[str]) -> Manifest:
+        """Give the manifest of some of its tensors."""
+        return replace(self, tensors={key: self.tensors[key] for key in keys})
 
     @property
     def numel(self) -> int:

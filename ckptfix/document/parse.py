@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from ckptfix.errors import Origin, ReadFailed, RecipeSyntaxError, SourceNotFound
 
@@ -28,8 +29,7 @@ _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.
 """The numbers of YAML 1.2's core schema (10.3.2). What else ruamel calls one, such as 1_000, is a text."""
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(Struct, frozen=True):
     """A parsed text. `lines` maps the way to each node to its line, from 1; `lines[()]` is the first."""
 
     file: str

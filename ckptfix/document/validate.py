@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from ckptfix.document.parse import Document, Place
 from ckptfix.errors import Origin, RecipeSchemaError
@@ -37,8 +38,7 @@ def validate(model: type[M], document: Document) -> M:
         raise RecipeSchemaError(first.message, where=first.where, hint=first.hint, parts=faults) from error
 
 
-@dataclass(frozen=True)
-class _Fault:
+class _Fault(Struct, frozen=True):
     """What pydantic says of one node: `place` as far as the text has it, `field` as the user knows it."""
 
     raw: Any  # pydantic's own dictionary

@@ -9,9 +9,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.digest import hash_text
 from ckptfix.errors import InvalidCall, OutputExists, WriteFailed
@@ -29,16 +30,14 @@ _METADATA = ".metadata"
 _FOLDER = ".dcp"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """One of several files, and the keys whose tensors it holds."""
 
     name: str
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where an output goes.
 
     `path` is the file that is written last and read first: the only file, the index's namesake (`model.safetensors`),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec import Struct, field
 
 from ckptfix.execute.atomic import NewFile
 from ckptfix.execute.moves import Move
@@ -21,8 +22,7 @@ _FEW = 8 << 20
 """Bytes that are not worth a thread."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Struct, frozen=True):
     """One tensor to write: how it is made, where it goes, and what is asked for of its bytes."""
 
     key: str
@@ -33,8 +33,7 @@ class Output:
     meter: Meter
 
 
-@dataclass
-class Filled:
+class Filled(Struct):
     """What came of it. `before` are the digests of what was cast, by output key; `cloned` counts shared bytes."""
 
     before: dict[str, str] = field(default_factory=dict)

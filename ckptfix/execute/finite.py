@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
 
 from ckptfix.errors import NonFinite, Origin
 from ckptfix.execute.numbers import is_known, numpy_dtype
@@ -29,8 +30,7 @@ _PIECE = 1 << 20
 """Elements that are looked at at once: a mask of a whole tensor would take as much memory as the tensor."""
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(Struct, frozen=True):
     """How many elements are NaN, and how many infinite. A complex number is what its worse part is."""
 
     nan: int = 0
@@ -49,7 +49,7 @@ class Count:
 
     def to_json(self) -> dict[str, int]:
         """Give both numbers."""
-        return asdict(self)
+        return structs.asdict(self)
 
 
 def count(data: bytes | memoryview, dtype: DType) -> Count:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.execute.arrange import arrange
 from ckptfix.execute.blocks import crop, on_block, pad
@@ -15,8 +16,7 @@ from ckptfix.formats.base import Joined, Range, TensorRef, ranges_of
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """Elements of the source in the order of an output, and the dtypes that they are cast to, one after the other."""
 
     ref: TensorRef
@@ -41,8 +41,7 @@ class Move:
         return None if self.casts else ranges_of(self.ref)
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """A move that is still being put together."""
 
     view: View

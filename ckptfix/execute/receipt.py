@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.digest import NO_DIGEST, hash_document
 from ckptfix.errors import MalformedFile
@@ -23,8 +25,7 @@ _VERSION = 3
 _BEGINNING = f'{{"schema_version":{_VERSION},"ckptfix":'
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One output tensor. `rule` counts from 1 and is None for an untouched tensor."""
 
     made: Literal["loaded", "filled"]
@@ -38,8 +39,7 @@ class Entry:
         return f'{{"made":"{self.made}","rule":{rule},"blake3":{blake3}}}'
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What is written into the output. It names no path and no time, so equal inputs give equal files."""
 
     version: str

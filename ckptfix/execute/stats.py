@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from ckptfix.execute.numbers import decode, is_known, whole_elements
 from ckptfix.formats import Checkpoint, Reader
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(Struct, frozen=True):
     """What the finite elements of a tensor come to, and how many are not finite. None where there are none."""
 
     least: float | None
@@ -27,7 +26,7 @@ class Stats:
 
     def to_json(self) -> dict[str, float | int | None]:
         """Give the fields."""
-        return asdict(self)
+        return structs.asdict(self)
 
 
 def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, Stats | None]]:
@@ -46,8 +45,7 @@ def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, 
             yield key, _sum_up(_measure_block(decode(chunk, dtype)) for chunk in chunks)
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """The counts of a run of elements, and what the finite ones come to."""
 
     finite: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ckptfix.digest import NO_DIGEST, crc32, hash_chunks, hasher
 from ckptfix.execute.atomic import NewFile
@@ -77,8 +78,7 @@ class Meter:
             self._hasher = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Bytes from `start` on of a source that go to `offset` in the output: those of each key, one after another."""
 
     path: Path

@@ -8,7 +8,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.formats.base import Joined, Piece, Storage, TensorRef, contiguous_stride
 from ckptfix.tensors import DType, Shape, TensorSpec
@@ -20,8 +22,7 @@ class TooManyPieces(Exception):
     """A view that is no longer a few boxes: the values have to be computed."""
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True):
     """Boxes that cover a tensor, each element once. The methods are those of torch's tensors.
 
     `axes` are those of the boxes, which may be other than those of `shape` until an operation needs them to be alike.

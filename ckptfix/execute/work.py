@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+
+from msgspec import Struct, structs
 
 from ckptfix.execute.moves import move_of
 from ckptfix.expr import Expr
 from ckptfix.formats.base import TensorRef
 
 
-@dataclass
-class Work:
+class Work(Struct):
     """Bytes by how they come about.
 
     `copied` are runs of the source as they lie, which a file system that shares blocks can share; `gathered` the same
@@ -25,7 +25,7 @@ class Work:
 
     def to_json(self) -> dict[str, int]:
         """Give the fields."""
-        return asdict(self)
+        return structs.asdict(self)
 
 
 def work_of(exprs: Mapping[str, Expr], tensors: Mapping[str, TensorRef]) -> Work:

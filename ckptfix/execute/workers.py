@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 
 MEMORY = 256 << 20
@@ -39,7 +40,9 @@ class Workers:
         self._lock = threading.Lock()
         self._stop = False
         self._failed: BaseException | None = None
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(number, len(jobs)))]
+        self._running = 0
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(min(number, len(jobs)))]
 
     def run(self) -> None:
         """Do all jobs, and nothing beside."""
@@ -54,7 +57,7 @@ class Workers:
     def __enter__(self) -> Workers:
         try:
             for thread in self._threads:
-                thread.start()
+                self._start(thread)
         except BaseException:
             self._end()
             raise
@@ -67,17 +70,40 @@ class Workers:
             if error is None and not self._threads:
                 self._work()
             elif error is None:
-                for thread in self._threads:
-                    thread.join()
+                self._wait()
         finally:
             self._end()
         if error is None and self._failed is not None:
             raise self._failed
 
+    def _start(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._running += 1
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more
+            self._running -= 1
+            raise
+
     def _end(self) -> None:
+        """Stop, and wait whatever signals say: a thread must not outlive the files that it writes."""
         self._stop = True
-        for thread in self._threads:
-            _wait_for(thread)
+        while self._running:
+            with suppress(KeyboardInterrupt):
+                self._wait()
+
+    def _wait(self) -> None:
+        """Wait for all threads; not by `join`, which, interrupted before Python 3.13, takes a running one for ended."""
+        while self._running:
+            self._ended.get()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            with self._lock:
+                self._running -= 1
+            self._ended.put(None)
 
     def _work(self) -> None:
         try:
@@ -91,10 +117,3 @@ class Workers:
             if not (self._stop and isinstance(error, Stopped)):
                 self._failed = self._failed or error
             self._stop = True
-
-
-def _wait_for(thread: threading.Thread) -> None:
-    """Wait, whatever signals say: a thread must not outlive the files that it writes. It ends within some megabytes."""
-    while thread.is_alive():
-        with suppress(KeyboardInterrupt):
-            thread.join()

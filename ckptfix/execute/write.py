@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ckptfix._version import __version__
 from ckptfix.digest import NO_DIGEST, hash_document
@@ -30,8 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes written and the bytes in all."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """How to write. With no `threads` the one that asks does all the work."""
 
     digests: bool = True
@@ -43,8 +43,7 @@ class Options:
 DEFAULTS = Options()
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """What a written file carries, and how many NaN and infinities there were in what was computed.
 
     `read` counts in what was cast or computed with, `made` in what was made of it. Tensors that are only moved have as
@@ -107,19 +106,20 @@ def write(
             progress=lambda done: progress(done, total),
         )
         found = {output.key: output.meter.digest for output in outputs}
+        checksums = {output.key: output.meter.crc32 for output in outputs}
+        outputs.clear()  # the receipt of many tensors takes as much
         refuse_conflicts(plan, lambda key: found[content.shared[key]])
         digests = found | filled.before
         moved = {key: digests[content.shared[key]] for key, move in content.moves.items() if move is not None}
         receipt = receipts.make(found, _source_digest(plan, moved, values.source_digests))
         receipt = receipt.seal({key: row.expr.spec for key, row in plan.outputs.items()}, {**layout.marks, **metadata})
-        for offset, data in layout.seal(receipt.to_text(), {output.key: output.meter.crc32 for output in outputs}):
+        for offset, data in layout.seal(receipt.to_text(), checksums):
             file.write(offset, data)
         reader.check_unchanged()
     return Written(receipt, values.read, values.made, filled.cloned)
 
 
-@dataclass(frozen=True)
-class _Content:
+class _Content(Struct, frozen=True):
     """The tensors of a file: how each is made, of which tensors of the source, and which of them are one.
 
     `shared` maps each key to the first that holds the same tensor.

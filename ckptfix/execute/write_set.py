@@ -12,9 +12,10 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace as replaced
 from functools import cache, partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace as replaced
 
 from ckptfix._version import __version__
 from ckptfix.counts import count

@@ -6,13 +6,14 @@ tensor, runs anything that the file holds, or imports torch.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ckptfix.errors import CkptfixError, InvalidCall, TruncatedFile, UnknownFormat, UnsupportedOutput
 from ckptfix.formats.base import (
@@ -82,7 +83,7 @@ def open_contents(path: str | Path) -> Contents:
         # A format knows what is wrong; where it is is known here.
         error.where = error.where or str(file)
         raise
-    return dataclasses.replace(found, notes=(*notes, *found.notes))
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _open_file(path: Path, formats: Sequence[Format]) -> Contents:
@@ -98,7 +99,7 @@ def _open_file(path: Path, formats: Sequence[Format]) -> Contents:
     for known in formats:
         if known.recognises(head, path):
             found = known.open_shards(path, open_shard) if isinstance(known, ShardedFormat) else known.open(path)
-            return dataclasses.replace(found, stamps={**found.stamps, **stamps})
+            return replace(found, stamps={**found.stamps, **stamps})
     raise _unknown(head, path)
 
 

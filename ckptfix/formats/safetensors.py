@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
-from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile, UnsupportedOutput
+from ckptfix.errors import LimitExceeded, UnsupportedOutput
 from ckptfix.formats.base import (
     Contents,
     File,
@@ -25,13 +24,10 @@ from ckptfix.formats.base import (
     Places,
     Storage,
     TensorRef,
-    check_shape,
-    contiguous_stride,
     is_unicode,
-    read_json_object,
 )
-from ckptfix.formats.base.json_object import decode_json
-from ckptfix.tensors import DType, Shape, TensorSpec
+from ckptfix.formats.safetensors_header import DTYPES, read_header
+from ckptfix.tensors import TensorSpec
 
 MAX_HEADER = 100_000_000
 """Bytes of the JSON header: the limit of the safetensors library itself."""
@@ -41,7 +37,6 @@ _LAST = ("\U0010ffff", 0)
 _BLOCK = 4096
 _WORTH_PADDING = 1 << 20
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
-_FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 class Safetensors(Format):
@@ -62,11 +57,7 @@ class Safetensors(Format):
             length = int.from_bytes(file.read(0, 8), "little")
             if length > MAX_HEADER:
                 raise LimitExceeded(f"the header declares {length} bytes, {MAX_HEADER} are allowed")
-            header = _parse(file.read(8, length))
-            available = file.size - 8 - length
-        metadata = _check_metadata(header.pop("__metadata__", {}))
-        spans = _read_spans(header)
-        _check_tiling(spans, available)
+            spans, metadata = read_header(file.read(8, length), file.size - 8 - length)
         start = 8 + length
         tensors: list[tuple[Node, Node]] = [
             (key, TensorRef(spec, Storage(path, start + begin, nbytes, nbytes), 0, stride))
@@ -87,7 +78,7 @@ class Safetensors(Format):
         A tensor under two keys is written twice.
         """
         for key, spec in tensors.items():
-            if str(spec.dtype) not in _DTYPES:
+            if str(spec.dtype) not in DTYPES:
                 raise UnsupportedOutput(f"'{key}' is {spec.dtype}, which safetensors lacks", hint="write .pth, or cast")
             if key == "__metadata__" or not is_unicode(key):
                 raise UnsupportedOutput(f"safetensors cannot have the key {key[:80]!r}", hint="rename it")
@@ -163,99 +154,3 @@ def _residue(tensors: Mapping[str, TensorSpec], begins: Mapping[str, int], place
         moved[(start - begins[key]) % _BLOCK] += tensors[key].nbytes
     residue, nbytes = max(moved.items(), key=itemgetter(1), default=(0, 0))
     return residue if nbytes >= _WORTH_PADDING and residue % 8 == 0 else None
-
-
-class _Kind(NamedTuple):
-    """What all tensors of one dtype and shape have in common."""
-
-    spec: TensorSpec
-    nbytes: int
-    stride: tuple[int, ...]
-
-
-_Span = tuple[int, int, str, _Kind]
-"""The bytes of a tensor, from and to, counted from the end of the header; its key, and what it is."""
-
-
-def _read_spans(header: Mapping[str, object]) -> list[_Span]:
-    """Check each entry of the header by itself."""
-    kinds: dict[tuple[str, Shape], _Kind] = {}
-    spans: list[_Span] = []
-    for key, entry in header.items():
-        if not isinstance(entry, dict) or entry.keys() != _FIELDS:
-            raise MalformedFile(f"{key[:80]!r}: an entry must have exactly dtype, shape and data_offsets")
-        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(offsets, list) or [*map(type, offsets)] != [int, int]:
-            raise MalformedFile(f"{key[:80]!r}: data_offsets must be two integers")
-        begin, end = offsets
-        if not 0 <= begin <= end:
-            raise MalformedFile(f"{key[:80]!r}: data_offsets run backwards, from {begin} to {end}")
-        # Only integers are looked up: to a dictionary 1.0 and true are 1.
-        plain = isinstance(dtype, str) and isinstance(shape, list) and _INTEGERS.issuperset(map(type, shape))
-        kind = kinds.get((dtype, tuple(shape))) if plain else None
-        if kind is None:
-            kind = _read_kind(key, dtype, shape)
-            kinds[dtype, kind.spec.shape] = kind
-        if end - begin != kind.nbytes:
-            raise MalformedFile(
-                f"{key[:80]!r}: {kind.spec} takes {kind.nbytes} bytes, data_offsets give it {end - begin}"
-            )
-        spans.append((begin, end, key, kind))
-    return spans
-
-
-def _read_kind(key: str, dtype: object, shape: object) -> _Kind:
-    """Check the dtype and the shape of a tensor."""
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise MalformedFile(f"{key[:80]!r}: unknown dtype {str(dtype)[:40]!r}")
-    try:
-        spec = TensorSpec(check_shape(shape), _DTYPES[dtype])
-    except (MalformedFile, LimitExceeded) as error:
-        raise type(error)(f"{key[:80]!r}: {error.message}") from error
-    if spec.dtype in _SUB_BYTE and spec.numel * spec.dtype.bits % 8:
-        raise MalformedFile(f"{key[:80]!r}: {spec} does not end on a whole byte")
-    return _Kind(spec, spec.nbytes, contiguous_stride(spec.shape))
-
-
-_INTEGERS = {int}
-_SUB_BYTE = {DType.F4, DType.F6_E2M3, DType.F6_E3M2}
-_DTYPES = {str(dtype): dtype for dtype in DType if dtype is not DType.C128}
-
-
-def _parse(raw: bytes) -> dict[str, object]:
-    """Read the JSON object, which must begin at once and end in nothing but spaces."""
-    if not raw.startswith(b"{"):
-        raise MalformedFile("the header does not begin with '{'")
-    raw = raw.rstrip(b" ")
-    if not raw.endswith(b"}"):
-        raise MalformedFile("the header is cut off, or padded with something other than spaces")
-    text = decode_json(raw, "the header")
-    del raw  # it is as large as the text
-    return read_json_object(text, "the header")
-
-
-def _check_metadata(metadata: object) -> Mapping[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise MalformedFile("__metadata__ must map text to text")
-    for key, text in metadata.items():
-        if not is_unicode(text):
-            raise MalformedFile(f"the metadata {key[:80]!r} is not Unicode")
-    return metadata
-
-
-def _check_tiling(spans: Iterable[_Span], available: int) -> None:
-    """Check that the tensors fill the data section from its first byte to its last, once."""
-    position = 0
-    for begin, end, key, _ in sorted(spans, key=itemgetter(0, 1)):
-        if begin < position:
-            raise MalformedFile(f"{key[:80]!r} overlaps another tensor: it begins at {begin}, before {position}")
-        if begin > position:
-            raise MalformedFile(f"bytes {position} to {begin} of the data belong to no tensor, before {key[:80]!r}")
-        position = end
-    if position > available:
-        raise TruncatedFile(
-            f"holds {available} bytes of data where its header describes {position}",
-            hint="download or copy the file again",
-        )
-    if position < available:
-        raise MalformedFile(f"has {available - position} bytes after its last tensor")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ckptfix.counts import count
 from ckptfix.digest import hash_text
@@ -82,8 +83,7 @@ class Sharded(ShardedFormat):
         )
 
 
-@dataclass(frozen=True)
-class _Index:
+class _Index(Struct, frozen=True):
     """What an index says: the shard of each key, and what ckptfix noted when it wrote the set."""
 
     weight_map: Mapping[str, str]

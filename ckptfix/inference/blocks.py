@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.inference.units import Level, Pairing, Surroundings, Unit, find_levels, pair_levels
 from ckptfix.tensors import TensorSpec
@@ -13,8 +15,7 @@ Reads = tuple[Mapping[str, str], Mapping[str, str]]
 """How the keys of both sides are read."""
 
 
-@dataclass(frozen=True)
-class Aligned:
+class Aligned(Struct, frozen=True):
     """Two levels whose blocks correspond, and the modules around them, source and target."""
 
     pairing: Pairing

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
+
+from msgspec import Struct, field
 
 from ckptfix.inference.assignment import LEAST_MARGIN
 from ckptfix.inference.link import Evidence
@@ -46,8 +47,7 @@ def _unfolds_patches(have: Shape, want: Shape) -> bool:
     return len(matrix) == 2 and len(filters) > 3 and filters[1] <= _MOST_COLOURS and prod(filters[2:]) > 1
 
 
-@dataclass
-class Match:
+class Match(Struct):
     """Source slots that make target slots, in every block of the kind. `rivals` are places that fit as well."""
 
     sources: tuple[Slot, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
+
+from msgspec import Struct, field
 
 from ckptfix.inference.lexicon import concept
 from ckptfix.inference.names import words_of
@@ -29,8 +30,7 @@ Inside = frozenset[tuple[str, Shape]]
 """The tensors of a module: the path inside, freed of wrappers and dots, and the shape."""
 
 
-@dataclass(frozen=True)
-class _Module:
+class _Module(Struct, frozen=True):
     """The path of a module with the separator after it, what is inside, and how many elements it has."""
 
     prefix: str
@@ -42,8 +42,7 @@ class _Module:
         return _SEPARATOR.split(self.prefix)[:-1]
 
 
-@dataclass
-class Single:
+class Single(Struct):
     """A checkpoint of which one copy is left, and whatever is beside the copies.
 
     `notes` say what was chosen, `doubts` what no name chose, both for the keys that they are about.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.candidate import INTERLEAVED, UNNAMED, Match
 from ckptfix.inference.lexicon import concept
@@ -12,8 +13,7 @@ from ckptfix.inference.slots import Slot
 from ckptfix.tensors import Shape
 
 
-@dataclass(frozen=True)
-class Fusing:
+class Fusing(Struct, frozen=True):
     """The slots of both sides with their roles, and whether the file's matrices are transposed, where that is known."""
 
     sources: Sequence[Slot]

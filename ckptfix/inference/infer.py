@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from math import prod
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.inference.blocks import Aligned, Reads, align_blocks
 from ckptfix.inference.candidate import Match
@@ -27,8 +29,7 @@ _LEAST_SHARE = 0.6
 """Of the elements of two blocks, what must have a counterpart for them to be the same block."""
 
 
-@dataclass
-class Inference:
+class Inference(Struct):
     """What was found: links that are certain, links that are not, and what is left on both sides."""
 
     links: list[Link] = field(default_factory=list)
@@ -42,8 +43,7 @@ class Inference:
     """How the source keys are read; empty where they are numbers and nothing else."""
 
 
-@dataclass(frozen=True)
-class Guess:
+class Guess(Struct, frozen=True):
     """A link that would do, others that would as well, and why none of them is certain."""
 
     link: Link

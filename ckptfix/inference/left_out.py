@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.counts import count
 from ckptfix.inference.company import is_bias, is_statistic, works_for
@@ -21,8 +22,7 @@ _MANY = 8
 """Tensors up to which a module that is not used may be a head: that is said already."""
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """A block of a stack: its number, the tensors inside, and their keys."""
 
     number: int

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 Evidence = Literal["names", "shapes", "order", "classes", "values", "behaviour"]
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(Struct, frozen=True):
     """One tensor of a layout, or several that lie along an axis of it: `experts.0.w1`, `experts.1.w1`, ... along `e`.
 
     With `axis`, `keys` are in the order of the axis and all of one template that counts from 0; without, there is
@@ -27,8 +28,7 @@ class Term:
         return cls((key,))
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Struct, frozen=True):
     """Source terms and the target terms that they make together.
 
     `layout` is in the layout language, terms in the order of `sources -> targets`, and None where one tensor goes to
@@ -100,8 +100,7 @@ class Link:
         ]
 
 
-@dataclass(frozen=True)
-class Open:
+class Open(Struct, frozen=True):
     """Why a target key stays open, and the source keys of which it may be made: no recipe drops these."""
 
     why: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.slots import Slot
 from ckptfix.tensors import Shape
@@ -18,8 +19,7 @@ Layer = frozenset[tuple[str, tuple[Shape, ...]]]
 """The tensors of a layer: where they lie in it, and their shapes in every block."""
 
 
-@dataclass(frozen=True)
-class MovedList:
+class MovedList(Struct, frozen=True):
     """A list whose numbers moved: the path before the numbers, and which number became which where only one fits."""
 
     prefix: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.inference.lexicon import GENERIC, concept, is_purpose, likeness
 
@@ -38,8 +39,7 @@ _JOINED = {
 """Words that mean something together."""
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(Struct, frozen=True):
     """A key, or the part of one that follows its block, taken apart.
 
     `module` are the words and numbers without the parameter's own word, `kind` is which parameter it is.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.inference.infer import Inference
 from ckptfix.inference.leaders import read_leaders
@@ -23,8 +25,7 @@ _INSIDE = re.compile(r"(?<![^./])(?:(?![0-9]+[./])[^./]+[./])*[^./]*$")
 """What follows the last number in the path of a module: the path inside its block."""
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(Struct, frozen=True):
     """A module of vectors of one length and at most one counter: its keys by their last words."""
 
     module: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from ckptfix.inference.company import is_recurrent, layer_of, owner_of
 from ckptfix.inference.infer import Inference
@@ -24,8 +25,7 @@ _LEAST_SHARE = 0.5
 """Of the target's elements, what must have a source for the rest to be filled."""
 
 
-@dataclass(frozen=True)
-class Remaining:
+class Remaining(Struct, frozen=True, dict=True):
     """What is known when nothing more is matched.
 
     `links` are those of `found` that nothing speaks against, `made` target keys that have a source, or may have one.

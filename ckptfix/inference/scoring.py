@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.assignment import Pair
 from ckptfix.inference.leaders import find_leaders, find_parents
@@ -17,8 +18,7 @@ _ONE_NAMING = 0.8
 """Of the places of one side, what the other has by the same name, for names to mean the same on both."""
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(Struct, frozen=True):
     """What may be used as evidence. That shapes must fit is no evidence but a condition, and always holds."""
 
     names: bool = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ckptfix.formats import Checkpoint, wrapper_prefixes
 from ckptfix.inference.branches import Branches, are_apart, find_branches, find_single
@@ -24,8 +25,7 @@ from ckptfix.inference.vocabulary import is_token_table
 from ckptfix.tensors import Manifest
 
 
-@dataclass(frozen=True)
-class Ambiguity:
+class Ambiguity(Struct, frozen=True):
     """A target key for which several sources, or several layouts, would do; `beside` are others that `why` is about."""
 
     target: str
@@ -34,8 +34,7 @@ class Ambiguity:
     beside: tuple[str, ...] = ()
 
 
-@dataclass
-class Answer:
+class Answer(Struct):
     """What becomes of every key of both sides.
 
     `copied` maps a target key to the one that it repeats, `unresolved` a target key to the reason why no source was

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from ckptfix.inference.lexicon import GENERIC, concept
 from ckptfix.inference.link import Term
@@ -14,8 +15,7 @@ from ckptfix.tensors import Kind as NumberKind
 from ckptfix.tensors import Shape, TensorSpec
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(Struct, frozen=True, dict=True):
     """One place, in each of the blocks that are looked at together.
 
     `terms` and `shapes` are those of each block in turn; a term of several keys is stacked along its axis, which is the

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import cast
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from typing_extensions import TypedDict
 
 from ckptfix.errors import Unresolved
@@ -63,8 +64,7 @@ class SuggestionDocument(TypedDict):
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """What makes a target key: source keys, by a layout and a resize where there are any, and what that rests on.
 
     A layout may make other target keys as well. Without sources, the key is filled with a number or copied.
@@ -105,8 +105,7 @@ class Resolved:
         }
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(Struct, frozen=True):
     """A recipe as plain values and as text, and what it does of the target's keys.
 
     `resolved` have a source, `filled` keep their initial value; for `ambiguous` several sources or layouts would do,
@@ -193,7 +192,7 @@ def settle_without(
 ) -> Answer:
     """Account for every key from names and shapes, and the source's values if given; some evidence left aside."""
     allowed = Allowed("names" not in without, "shapes" not in without, "order" not in without)
-    known = replace(want, owners={}, modules={}) if "classes" in without else want
+    known = Manifest(want.tensors, kinds=want.kinds, tied=want.tied) if "classes" in without else want
     return settle(have, known, allowed, None if "values" in without else source)
 
 

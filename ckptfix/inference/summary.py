@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.link import Open
 from ckptfix.inference.reading import NUMBER, template
@@ -17,8 +18,7 @@ _QUOTED = re.compile(r"'[^']*'")
 _COPIED = re.compile(r"copy it from '[^']*'$")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """Keys of one text, with `*` for the numbers in which they differ; `candidates` are written in the same way."""
 
     text: str
@@ -33,8 +33,7 @@ class Row:
         return f"{self.text}{count}{f' from {choice}' if choice else ''}"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """Target keys that are open for one reason, which begins with what they are: ambiguous or unresolved."""
 
     reason: str

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.inference.lexicon import GENERIC, TURNABLE, concept, is_purpose
 from ckptfix.inference.names import read_name, similarity
@@ -24,8 +26,7 @@ _TOLERANCE = 0.04
 _MOST_CELLS = 4_000_000
 
 
-@dataclass
-class Unit:
+class Unit(Struct):
     """One block: its numbers, and its tensors by their names inside the block."""
 
     index: tuple[int, ...]
@@ -35,8 +36,7 @@ class Unit:
     """The shapes inside, each sorted, so that turned ones are alike."""
 
 
-@dataclass
-class Level:
+class Level(Struct, dict=True):
     """What repeats, as a text with `#` for the numbers, and its units in order."""
 
     template: str
@@ -101,8 +101,7 @@ def _inside(prefix: str, rest: str) -> str:
     return rest.lstrip("./_:")
 
 
-@dataclass(frozen=True)
-class Pairing:
+class Pairing(Struct, frozen=True, dict=True):
     """Two levels whose units correspond: pairs in order, how much of the target they cover, and what speaks for it.
 
     `rivals` are levels that would do nearly as well.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
+
+from msgspec import Struct
 
 from ckptfix.errors import PatternError
 from ckptfix.keys.nearest import nearest_keys
@@ -15,16 +16,14 @@ _MOST_SHOWN = 6
 _MEND = "drop the keys without partners first, or narrow the pattern"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Struct, frozen=True):
     """A key, and its place along each placeholder that it is stacked by, counted from 0."""
 
     key: str
     place: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """The keys of every pattern that agree in the shared placeholders, whose texts are in `bound`."""
 
     bound: Mapping[str, str]

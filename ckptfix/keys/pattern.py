@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, cast
+
+from msgspec import Struct
 
 from ckptfix.errors import PatternError
 
@@ -21,8 +22,7 @@ _ONE = "[^.]+"
 _MANY = ".+"
 
 
-@dataclass(frozen=True)
-class KeyPattern:
+class KeyPattern(Struct, frozen=True, dict=True):
     """A pattern over whole keys. `names` are its placeholders, in order of first use."""
 
     text: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
+
+from msgspec import Struct
 
 from ckptfix.errors import PatternError
 from ckptfix.keys.pattern import KeyPattern
@@ -26,26 +28,30 @@ _LONGEST_EXPRESSION = 200
 _MOST_DIGITS = 18
 
 
-@dataclass(frozen=True)
-class KeyTemplate:
+class KeyTemplate(Struct, frozen=True, dict=True):
     """The `to` side of a rule: text with `{name}`, `{i + 1}` or `{stage[i]}` in it."""
 
     text: str
-    _parts: tuple[str | ast.expr, ...] = field(compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> KeyTemplate:
         """Read a template. Raises PatternError for a wildcard or an expression that is none."""
-        parts: list[str | ast.expr] = []
-        position = 0
-        for found in _EXPRESSION.finditer(text):
-            parts.append(_literal(text, text[position : found.start()]))
-            parts.append(_parse_expression(text, found[1]))
-            position = found.end()
-        parts.append(_literal(text, text[position:]))
         if not text:
             raise PatternError("an empty key")
-        return cls(text, tuple(parts))
+        template = cls(text)
+        _ = template._parts
+        return template
+
+    @cached_property
+    def _parts(self) -> tuple[str | ast.expr, ...]:
+        parts: list[str | ast.expr] = []
+        position = 0
+        for found in _EXPRESSION.finditer(self.text):
+            parts.append(_literal(self.text, self.text[position : found.start()]))
+            parts.append(_parse_expression(self.text, found[1]))
+            position = found.end()
+        parts.append(_literal(self.text, self.text[position:]))
+        return tuple(parts)
 
     @property
     def names(self) -> frozenset[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.errors import LayoutError
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(Struct, frozen=True):
     """An axis whose extent is a variable."""
 
     name: str
@@ -24,8 +24,7 @@ class Name:
         return self.name
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(Struct, frozen=True):
     """An axis of a fixed extent."""
 
     extent: int
@@ -34,8 +33,7 @@ class Number:
         return str(self.extent)
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(Struct, frozen=True):
     """Axes folded into one, the first varying slowest."""
 
     factors: tuple[Axis, ...]
@@ -44,8 +42,7 @@ class Product:
         return f"({' '.join(map(str, self.factors))})"
 
 
-@dataclass(frozen=True)
-class Sum:
+class Sum(Struct, frozen=True):
     """Parts laid end to end along one axis."""
 
     parts: tuple[Axis, ...]
@@ -54,8 +51,7 @@ class Sum:
         return f"({' + '.join(map(str, self.parts))})"
 
 
-@dataclass(frozen=True)
-class Rest:
+class Rest(Struct, frozen=True):
     """Any number of axes, none included."""
 
     def __str__(self) -> str:

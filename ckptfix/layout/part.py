@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.errors import LayoutError
 from ckptfix.layout.axes import Axes, Axis, Product, Sum, extent, names_of
 from ckptfix.layout.solve import Sizes
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """A part of a tensor: it begins at `start` along dimension `dim`, and is whole along all others.
 
     `axes` are its dimensions, `atoms` the same unfolded: no product among them.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+
+from msgspec import Struct
 
 from ckptfix.errors import LayoutError
 from ckptfix.layout.axes import Axis, Name, Number, Product, Rest, Sum, names_of, parse_tensor, text_of
@@ -20,8 +21,7 @@ Axes = tuple[Axis, ...]
 Block = frozenset[str]
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True, dict=True):
     """The axes of the tensors on both sides. Made by `parse`, which checks that it is sound."""
 
     left: tuple[Axes, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.errors import LayoutError
 from ckptfix.layout.axes import Axes, Axis, Name, Product, Sum, extent, names_of
@@ -13,8 +14,7 @@ from ckptfix.tensors import Shape
 Sizes = dict[str, int]
 
 
-@dataclass(frozen=True)
-class Shaped:
+class Shaped(Struct, frozen=True):
     """The axes of one tensor, without `...`, and its shape. `what` names it in errors."""
 
     axes: Axes

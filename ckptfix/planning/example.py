@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ckptfix.document import parse_document
 from ckptfix.edits import Example
@@ -13,8 +14,7 @@ from ckptfix.recipe import load_recipe
 from ckptfix.tensors import DType, Manifest, TensorSpec
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What an example gives: the text of every row of the table, or the errors on the way."""
 
     rows: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.edits import Inverse, Scope
 from ckptfix.errors import Origin
@@ -12,8 +13,7 @@ from ckptfix.planning.plan import Plan, walk
 from ckptfix.planning.table import read_table, strip_prefixes
 
 
-@dataclass(frozen=True)
-class Inversion:
+class Inversion(Struct, frozen=True):
     """The way back: what undoes each rule, in the order to apply, with the place of the rule that it undoes."""
 
     description: str

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.diff import Diff, compare
 from ckptfix.edits import Scope
@@ -37,8 +39,7 @@ _MOST_SEARCHES = 50
 """Keys for which the nearest are looked up; past that many the names of the two sides have little in common."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, dict=True):
     """A table of expressions held against a target. Nothing has been read yet.
 
     `dropped` maps a source key to the rule that removed it, `unfilled` a target key to the reason why no rule
@@ -173,7 +174,7 @@ class Plan:
     def only(self, keys: Collection[str]) -> Plan:
         """Give the plan of some of the outputs, to be written by themselves."""
         rows = {key: self.rows[key] for key in keys}
-        want = replace(self.want, tensors={key: self.want[key] for key in keys})
+        want = self.want.only(keys)
         return replace(self, rows=rows, want=want, diff=_compare(rows, want), steps=(), dropped={})
 
     def trace(self, key: str) -> list[str]:
@@ -251,8 +252,7 @@ def make_plan(
     )
 
 
-@dataclass(frozen=True)
-class Walked:
+class Walked(Struct, frozen=True):
     """One rule at work: what it looked at, what it did, and the table after it."""
 
     rule: Rule

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ckptfix.errors import CkptfixError
 from ckptfix.planning.table import Collision
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from ckptfix.planning.documents import ErrorDocument, MissingDocument, PairDocument, ReportDocument, SpecDocument
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A key with the tensor at hand and the one that is wanted."""
 
     key: str
@@ -22,8 +22,7 @@ class Pair:
     want: TensorSpec
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """A target key that nothing provides, the keys that read most like it, and what would mend it."""
 
     key: str
@@ -32,8 +31,7 @@ class Missing:
     hint: str | None = None
 
 
-@dataclass(frozen=True)
-class Unexpected:
+class Unexpected(Struct, frozen=True):
     """A tensor that the target does not know, and the source keys that it comes from."""
 
     key: str
@@ -42,8 +40,7 @@ class Unexpected:
     nearest: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """The account: compatible only where every tensor of both sides is accounted for."""
 
     loaded: tuple[str, ...]

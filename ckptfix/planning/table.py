@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.edits import Edit, Made
 from ckptfix.errors import CkptfixError, KeyCollision, Origin, UnmatchedPattern
@@ -15,24 +16,21 @@ from ckptfix.tensors import Manifest
 _MOST_FAULTS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One key of the table. `rule` counts from 1; None for a tensor that no rule has touched."""
 
     expr: Expr
     rule: int | None = None
 
 
-@dataclass(frozen=True)
-class Collision:
+class Collision(Struct, frozen=True):
     """A key made twice: by rules (None stands for the source itself)."""
 
     key: str
     rules: tuple[int | None, int | None]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """One rule of a plan, what it did, and what was wrong with it."""
 
     number: int

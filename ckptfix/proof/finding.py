@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _LONGEST = 300
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """`passed` is None where the proof could not be tried; `notes` say why, `problems` what failed."""
 
     passed: bool | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torch.nn import Embedding, Module
 
@@ -17,8 +17,7 @@ TOLERANCE = 1e-4
 """Largest difference of two outputs that count as equal, relative to the largest output (at least 1)."""
 
 
-@dataclass(frozen=True)
-class Parity:
+class Parity(Struct, frozen=True):
     """How far two models' outputs lie apart on one input.
 
     `max_abs` is None where they cannot be compared: other shapes, or a NaN or infinity among the differences.

@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Literal
 
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,8 +25,7 @@ Kind = Literal["frozen", "partial", "unfrozen", "scratch"]
 _KINDS = "frozen, partial:PATTERN, unfrozen, scratch"
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What trains: `name` as the user wrote it, and the module patterns of a `partial:`."""
 
     name: str

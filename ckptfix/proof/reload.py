@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from ckptfix.execute.evaluate import from_bytes
@@ -21,8 +21,7 @@ _LETTERS = 80
 """Characters of a name that are shown."""
 
 
-@dataclass(frozen=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """The tensors of a state dict. `note` says why another reader than the format's own had to be used."""
 
     tensors: Mapping[str, Tensor]

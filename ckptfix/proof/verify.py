@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from torch import Tensor
 from torch.nn import Module
 from typing_extensions import TypedDict
@@ -47,8 +47,7 @@ class VerifyDocument(TypedDict):
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Verification:
+class Verification(Struct, frozen=True):
     """The result of each proof; None where it could not be tried. `problems` are failures, `notes` are not."""
 
     strict_load: bool
@@ -95,8 +94,7 @@ class Verification:
         }
 
 
-@dataclass(frozen=True)
-class ParitySource:
+class ParitySource(Struct, frozen=True):
     """The model that a checkpoint was converted from: its own checkpoint and architecture."""
 
     checkpoint: Checkpoint

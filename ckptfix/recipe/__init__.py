@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from ckptfix.digest import hash_document
 from ckptfix.errors import Origin
@@ -18,16 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "SourceChoice", "load_recipe", "read_variable"]
 
 
-@dataclass(frozen=True)
-class SourceChoice:
+class SourceChoice(Struct, frozen=True):
     """Which state dict of the file, and which prefixes come off its keys before the rules."""
 
     select: str | None = None
     strip: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """A checked recipe. `origins[n]` is where `rules[n]` stands."""
 
     file: str = "no recipe"

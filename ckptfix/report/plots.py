@@ -6,10 +6,11 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 from warnings import catch_warnings
+
+from msgspec import Struct
 
 from ckptfix.errors import MissingDependency
 
@@ -37,16 +38,14 @@ _STYLE: dict[Any, Any] = {
 _NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(Struct, frozen=True):
     """One picture in two encodings, 1800 pixels wide and scalable."""
 
     png: bytes
     svg: bytes
 
 
-@dataclass(frozen=True)
-class _Curve:
+class _Curve(Struct, frozen=True):
     """How one policy looks, and its object of `finetune --json`."""
 
     name: str

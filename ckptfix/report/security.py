@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ckptfix.formats import Opaque
 from ckptfix.formats.audit import Audit
@@ -17,8 +18,7 @@ _PLACES = 3
 """Places of a name that are kept."""
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(Struct, frozen=True):
     """A name that unpickling would have imported, whether it is called anywhere, how often it occurs, and where."""
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ckptfix.counts import count
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ckptfix.formats import Checkpoint
     from ckptfix.inference.suggestion import Suggestion
     from ckptfix.planning import Plan, Report
-    from ckptfix.tensors import Manifest, Shape
+    from ckptfix.tensors import Manifest, Shape, TensorSpec
 
 _WIDEST = 60
 _MOST_ROWS = 40
@@ -44,8 +45,7 @@ def size(nbytes: int) -> str:
 def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple[str, ...]) -> Iterator[str]:
     """List the tensors of a checkpoint, and what is worth knowing of the file."""
     manifest = checkpoint.manifest
-    specs = ((key, manifest[key]) for key in keys)
-    yield from table((key, str(spec.dtype), str([*spec.shape]), f"{spec.numel:,}") for key, spec in specs)
+    yield from table((key, *_columns(manifest[key])) for key in keys)
     yield ""
     chosen = f", state dict '{checkpoint.select}'" if checkpoint.select else ""
     yield f"{checkpoint.path.name}: {checkpoint.format}{chosen}"
@@ -65,6 +65,11 @@ def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple
     if checkpoint.opaque:
         values = count(len(checkpoint.opaque), "value")
         yield f"{values} that unpickling would have made by calling code (--security lists them)"
+
+
+@cache
+def _columns(spec: TensorSpec) -> tuple[str, ...]:
+    return str(spec.dtype), str([*spec.shape]), f"{spec.numel:,}"
 
 
 def show_stats(manifest: Manifest, measured: Mapping[str, Stats | None]) -> Iterator[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from ckptfix.edits import Edit, Example, Inverse, Made, Scope, lossy
@@ -95,8 +95,7 @@ class Rule(BaseModel, ABC):
         return lossy("this op says nothing of an inverse")
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The keys that a list of patterns matches, each once, and the patterns that match none."""
 
     keys: tuple[str, ...]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from msgspec import Struct
 from pydantic import Field, model_validator
 
 from ckptfix.calls import find_function
@@ -17,8 +17,7 @@ from ckptfix.keys import Group, KeyPattern, gather
 from ckptfix.rules.base import Patterns, Rule, Templates, check_sides, edit_groups, groups_in_place
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Struct, frozen=True):
     """One output of a function with its arguments, as something to call. Equal where the arguments are."""
 
     fn: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from urllib.parse import unquote
+
+from msgspec import Struct, field
 
 from ckptfix.errors import TargetBuildError, UnknownTarget
 from ckptfix.tensors import DType, Manifest, Shape, TensorSpec
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@dataclass(frozen=True)
-class TargetURI:
+class TargetURI(Struct, frozen=True):
     """`scheme:body?key=value`, taken apart. Values are JSON where they parse as such, else text."""
 
     text: str
@@ -56,8 +56,7 @@ def _json_or_text(value: str) -> object:
         return value
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """An architecture: what it wants, and `build(seed)`, which makes it on the CPU after `manual_seed(seed)`.
 
     `build` is None where only shapes are known, and `not_buildable` says why. `input_shape` is that of one

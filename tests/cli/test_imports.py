@@ -32,7 +32,7 @@ main()
 TENSORS = {"torch", "numpy", "safetensors", "huggingface_hub"}
 DOCUMENTS = {"pydantic", "ruamel", "re2", "jsonschema"}
 PROCESSES = {"asyncio", "concurrent", "multiprocessing", "subprocess", "tempfile", "socket", "ssl", "logging"}
-UNREAD = {"pickle", "zipfile", "tarfile", "xml", "email", "importlib.metadata", "rich", "yaml", "typing_extensions"}
+UNREAD = {"pickle", "zipfile", "tarfile", "xml", "email", "importlib.metadata", "rich", "yaml"}
 NEVER = TENSORS | DOCUMENTS | PROCESSES | UNREAD
 """What no command needs that reads headers alone, or moves bytes without a recipe."""
 MACHINE = {f"formats.pickle.{name}" for name in ("machine", "opcodes", "globals", "arrays", "storages", "stream")}

@@ -497,8 +497,9 @@ def test_what_is_made_by_code_does_not_wait(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     out = f"{tmp_path}/out/"
+    one_thread = 100 << 20
     with pytest.raises(KeyboardInterrupt, match="1 of 2 files is finished"):
-        api.adapt(tmp_path / "a.safetensors", model, out, fill, max_shard_size=64, progress=stop)
+        api.adapt(tmp_path / "a.safetensors", model, out, fill, max_shard_size=64, memory=one_thread, progress=stop)
     assert api.adapt(tmp_path / "a.safetensors", model, out, fill, max_shard_size=64).taken_up == 1
 
 

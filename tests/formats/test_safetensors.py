@@ -76,6 +76,7 @@ def test_written_then_read_is_the_same(specs: dict, tmp_path_factory: pytest.Tem
 
 
 _F32 = _entry([1], 0, 4)
+_EMPTY = json.dumps(_entry([0], 0, 0))
 
 _MALFORMED = {
     "not an object": (b"[1, 2]", b"", "does not begin"),
@@ -86,6 +87,12 @@ _MALFORMED = {
     "number without end": (b'{"a": ' + b"9" * 5000 + b"}", b"", "is not JSON"),
     "padded with newlines": (json.dumps({"a": _F32}).encode() + b"\n", bytes(4), "padded"),
     "key twice": (b'{"a": 1, "a": 2}', b"", "key 'a' twice"),
+    "key twice, first no entry": (f'{{"a":5,"a":{json.dumps(_F32)}}}'.encode(), bytes(4), "key 'a' twice"),
+    "key twice, both empty": (f'{{"a":{_EMPTY},"a":{_EMPTY}}}'.encode(), b"", "key 'a' twice"),
+    "key twice, once escaped": (f'{{"a":{_EMPTY},"\\u0061":{_EMPTY}}}'.encode(), b"", "key 'a' twice"),
+    "fields twice": (f'{{"a":{_EMPTY[:-1]},{_EMPTY[1:]}}}'.encode(), b"", "key 'dtype' twice"),
+    "metadata twice": (f'{{"__metadata__":{{}},"a":{_EMPTY},"__metadata__":{{}}}}'.encode(), b"", "_' twice"),
+    "extent -0": (b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}', b"", "-0 is not a whole number"),
     "metadata key twice": (b'{"__metadata__": {"a": "1", "a": "2"}}', b"", "key 'a' twice"),
     "field twice": (b'{"w": {"dtype": "F32", "dtype": "F16"}}', b"", "key 'dtype' twice"),
     "lone surrogate": (b'{"\\ud800": {}}', b"", "not Unicode"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from inspect import getsourcefile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ckptfix.planning.example import run_example
 from ckptfix.rules import rule_types

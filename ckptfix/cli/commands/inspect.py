@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +63,7 @@ def command(
         if shapes:
             _write_lockfile(target.manifest, output)
         elif as_json:
-            shown = replace(target.manifest, tensors={key: target.manifest[key] for key in keys})
-            print_json(shown.to_json() | {"target": source})
+            print_json(target.manifest.only(keys).to_json() | {"target": source})
         else:
             echo_lines(text.show_modules(target.manifest, keys))
         return 0
@@ -149,7 +147,7 @@ def _show_stats(checkpoint: Checkpoint, keys: list[str], *, as_json: bool) -> No
         dtypes = " and ".join(dict.fromkeys(unmeasured.values()))
         show_note(f"no statistics of {dtypes}, whose elements are less than a byte: {count(len(unmeasured), 'tensor')}")
     if as_json:
-        none = dict.fromkeys(field.name for field in fields(Stats))
+        none = dict.fromkeys(Stats.__struct_fields__)
         rows = {
             key: checkpoint.manifest[key].to_json() | (stats.to_json() if stats else none)
             for key, stats in measured.items()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ckptfix.errors import InvalidCall, RuleError
 from ckptfix.execute.resume.frame import Framing, NotPlain, copy_plain
@@ -21,8 +22,7 @@ OPTIMIZER = "optimizer"
 """Asks for every optimizer of the file, wherever it lies."""
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(Struct, frozen=True):
     """An optimizer that goes along: the parameters whose state was replayed, and why others start anew."""
 
     path: str
@@ -34,8 +34,7 @@ class Carried:
         return {"path": self.path, "kept": list(self.kept), "reset": dict(self.reset)}
 
 
-@dataclass(frozen=True)
-class Companions:
+class Companions(Struct, frozen=True):
     """All of an output beside the weights.
 
     `frame` is the file around the tensors, `exprs` how the further tensors are made out of `tensors`, and
@@ -85,8 +84,7 @@ def _optimizer_paths(checkpoint: Checkpoint) -> tuple[str, ...]:
     return checkpoint.optimizers
 
 
-@dataclass
-class _Making:
+class _Making(Struct):
     checkpoint: Checkpoint
     plan: Plan
     exprs: dict[str, Expr] = field(default_factory=dict)

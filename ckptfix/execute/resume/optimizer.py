@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
+
+from msgspec import Struct
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import Node, TensorRef
@@ -14,8 +15,7 @@ from ckptfix.tensors import Shape
 ParameterId = int | str
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """A group of parameters: their ids in order, their names where the file has them, and the options."""
 
     ids: tuple[ParameterId, ...]
@@ -23,8 +23,7 @@ class Group:
     options: Mapping[str, Node]
 
 
-@dataclass(frozen=True)
-class OptimizerState:
+class OptimizerState(Struct, frozen=True):
     """What `Optimizer.state_dict` gives: `entries` maps a parameter's id to what is kept of it, by name."""
 
     path: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ckptfix.errors import RuleError
 from ckptfix.execute.resume.optimizer import ParameterId

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ckptfix.errors import LimitExceeded, MalformedFile, RefusedContent
 from ckptfix.formats.base import Node, Opaque, Pairs, Storage
@@ -19,8 +20,7 @@ _EACH = 4 << 10
 """What a pickle costs beside its values: the machine that runs it."""
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """What one pickle names, each with its place, what it cost, and the error that ended it before its STOP."""
 
     opaque: tuple[tuple[str, Opaque], ...]

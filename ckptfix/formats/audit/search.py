@@ -7,9 +7,10 @@ as far as a reader of pickles would come. In either, bytes that a call would hav
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from msgspec import Struct
 
 from ckptfix.errors import CkptfixError, LimitExceeded, RefusedContent
 from ckptfix.formats import open_contents
@@ -40,8 +41,7 @@ _PROTOCOLS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 """How the pickles in an archive are told from the rest: by name, or by how they begin."""
 
 
-@dataclass(frozen=True)
-class Audit:
+class Audit(Struct, frozen=True):
     """The names with their places, why the file is refused if it is, and what was not searched to its end."""
 
     opaque: tuple[tuple[str, Opaque], ...]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
+
+from msgspec import Struct, field
 
 from ckptfix.errors import UnknownFormat, UnsupportedOutput
 from ckptfix.formats.base.file import Stamp
@@ -16,8 +17,7 @@ from ckptfix.formats.base.values import Node, Opaque
 from ckptfix.tensors import TensorSpec
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(Struct, frozen=True):
     """All that a file's headers say: the root value, text metadata, and the opaque values with their places."""
 
     path: Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.formats.base.file import CHUNK
 
@@ -15,16 +17,14 @@ if TYPE_CHECKING:
     from ckptfix.tensors import Shape
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A box of a tensor: the place of its first element, and its elements."""
 
     offsets: tuple[int, ...]
     ref: TensorRef
 
 
-@dataclasses.dataclass(frozen=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """What stands in for a storage: pieces that cover a tensor, each element once. Whoever makes one has checked that.
 
     Only the whole tensor is a view of it, contiguous and little-endian.
@@ -48,8 +48,7 @@ def join(shape: Shape, pieces: Sequence[Piece], chunks: Callable[[TensorRef], It
             yield from chunks(part)
 
 
-@dataclasses.dataclass(frozen=True)
-class SideBySide:
+class SideBySide(Struct, frozen=True):
     """Some rows of a tensor, each shared by several pieces that all hold all of them."""
 
     shape: Shape
@@ -127,13 +126,13 @@ def _stop(piece: Piece) -> int:
 def _rows(piece: Piece, start: int, stop: int) -> TensorRef:
     """View rows `start` to `stop`, counted in the whole tensor."""
     ref = piece.ref
-    spec = dataclasses.replace(ref.spec, shape=(stop - start, *ref.spec.shape[1:]))
-    return dataclasses.replace(ref, spec=spec, offset=ref.offset + (start - piece.offsets[0]) * ref.stride[0])
+    spec = replace(ref.spec, shape=(stop - start, *ref.spec.shape[1:]))
+    return replace(ref, spec=spec, offset=ref.offset + (start - piece.offsets[0]) * ref.stride[0])
 
 
 def _row(piece: Piece, row: int) -> Piece:
     """View one row, counted in the piece, without its first axis."""
     ref = piece.ref
-    spec = dataclasses.replace(ref.spec, shape=ref.spec.shape[1:])
-    row_of = dataclasses.replace(ref, spec=spec, stride=ref.stride[1:], offset=ref.offset + row * ref.stride[0])
+    spec = replace(ref.spec, shape=ref.spec.shape[1:])
+    row_of = replace(ref, spec=spec, stride=ref.stride[1:], offset=ref.offset + row * ref.stride[0])
     return Piece(piece.offsets[1:], row_of)

@@ -17,16 +17,21 @@ MAX_ITEMS = 2_500_000
 """Commas in a text. A safetensors header has about five a tensor, and two for its digest."""
 
 
-def decode_json(raw: bytes, what: str) -> str:
-    """Give the text of a JSON document, before it is known to be one.
-
-    Raises MalformedFile where it is not UTF-8, LimitExceeded where its values would take far more memory than it does.
-    """
+def check_items(raw: bytes, what: str) -> None:
+    """Raise LimitExceeded where the values of a JSON document would take far more memory than its text does."""
     if len(raw) > MAX_WIDE and not raw.isascii():
         raise LimitExceeded(f"{what} has {len(raw)} bytes, some of them beyond ASCII, where {MAX_WIDE} are allowed")
     containers, items = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
     if containers > MAX_CONTAINERS or items > MAX_ITEMS:
         raise LimitExceeded(f"{what} holds some {containers} lists and maps, and {items} items")
+
+
+def decode_json(raw: bytes, what: str) -> str:
+    """Give the text of a JSON document, before it is known to be one.
+
+    Raises MalformedFile where it is not UTF-8, LimitExceeded where it holds too much.
+    """
+    check_items(raw, what)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

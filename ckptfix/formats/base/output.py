@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Slot:
+
+class Slot(Struct, frozen=True):
     """The place of a tensor in a frame."""
 
     key: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ckptfix.formats.base.joined import Joined, SideBySide, in_order
 from ckptfix.formats.base.values import TensorRef
@@ -14,8 +15,7 @@ _SHORT = 1 << 16
 """Runs of fewer bytes are gathered in blocks: a system call for each would cost more than copying it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """Some bytes of a file."""
 
     path: Path

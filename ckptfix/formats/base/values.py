@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from msgspec import Struct, field
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base.joined import Joined
@@ -45,8 +46,7 @@ class Storage(NamedTuple):
         return cls(Path(), 0, len(data), len(data), byteorder=byteorder, held=data)
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class TensorRef:
+class TensorRef(Struct, frozen=True):
     """A tensor in a file: a strided view of a storage, or several joined. `offset` and `stride` count elements.
 
     The constructor of a ref has already checked that the view lies inside the storage. `lazy` names a bit that
@@ -128,8 +128,7 @@ def _clip(value: object) -> str:
     return type(value).__name__
 
 
-@dataclass(eq=False, slots=True)
-class Opaque:
+class Opaque(Struct, eq=False):
     """A value that the file would have made by calling code: its name and its arguments, never the code.
 
     `module` and `name` are what unpickling would have imported; `args` are the constructor's arguments, `state`
@@ -149,8 +148,7 @@ class Opaque:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False, slots=True)
-class Pairs:
+class Pairs(Struct, eq=False):
     """A mapping as the file holds it: pairs in order, with keys that are never hashed or compared."""
 
     items: list[tuple[Node, Node]] = field(default_factory=list)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.formats.base import FileLayout, Slot
 from ckptfix.formats.distributed.trailer import Trailer
@@ -16,8 +17,7 @@ _PREFIX = "archive"
 _DATA = f"{_PREFIX}/data/0"
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(Struct, frozen=True):
     """An archive of one tensor, `start` bytes into the file."""
 
     start: int

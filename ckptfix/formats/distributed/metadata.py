@@ -8,9 +8,10 @@ offsets, which bytes of which file hold it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct, field
 
 from ckptfix.errors import LimitExceeded, MalformedFile, UnknownFormat
 from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Pairs, check_shape
@@ -61,8 +62,7 @@ class Where(NamedTuple):
     offsets: tuple[int, ...] | None
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A tensor that was saved: its dtype is None where it is none that is known here."""
 
     shape: Shape
@@ -78,8 +78,7 @@ class Item(NamedTuple):
     nbytes: int
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(Struct, frozen=True):
     """What the folder holds: under each key a tensor, or None for an object; where each item lies; what was saved
     inside what."""
 

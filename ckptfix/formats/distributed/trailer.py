@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.errors import LimitExceeded, MalformedFile
 from ckptfix.formats.base import File, read_json_object
@@ -21,8 +22,7 @@ MAX_TRAILER = 100_000_000
 """Bytes of the JSON object: what the header of a safetensors file may have."""
 
 
-@dataclass(frozen=True)
-class Trailer:
+class Trailer(Struct, frozen=True):
     """Where the item of each key lies, as (byte, bytes); the metadata, and the receipt."""
 
     items: Mapping[str, tuple[int, int]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.errors import LimitExceeded, MalformedFile, TruncatedFile
 from ckptfix.formats.base import check_shape, read_json_object
@@ -21,8 +22,7 @@ HEAD = 12 + _MAX_HEADER
 _FIELDS = {"descr", "fortran_order", "shape"}
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Struct, frozen=True):
     """The header of one array. `nbytes` counts all that lies before the elements."""
 
     descr: object

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+
+from msgspec.structs import replace
 
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import MAX_NBYTES, Node, Opaque, Storage, TensorRef, check_shape
@@ -38,56 +38,50 @@ STORAGE_TYPES: dict[str, tuple[DType | None, int]] = {
 """Name of a storage class -> dtype and bytes of an element: `_dtype_to_storage_type_map` in torch/storage.py."""
 
 
-@dataclass(eq=False, slots=True)
-class Global(Opaque):
+class Global(Opaque, eq=False):
     """A name that unpickling would have imported, not called."""
 
 
-@dataclass(eq=False, slots=True)
-class StorageValue(Opaque):
+class StorageValue(Opaque, eq=False, kw_only=True):
     """A storage that a persistent id stands for: where it lies, and the dtype of its class."""
 
-    storage: Storage = field(kw_only=True)
-    dtype: DType | None = field(kw_only=True)
+    storage: Storage
+    dtype: DType | None
 
 
-@dataclass(eq=False, slots=True)
-class Run(Opaque):
+class Run(Opaque, eq=False, kw_only=True):
     """A long argument that was left in the file: `bytes`, or a `str` whose characters may stand for bytes.
 
     It takes `nbytes` from byte `offset` on. `fetch(offset, length)` gives bytes of the file.
     """
 
-    path: Path = field(kw_only=True)
-    offset: int = field(kw_only=True)
-    nbytes: int = field(kw_only=True)
-    encoding: Literal["raw", "utf-8"] = field(kw_only=True)
-    fetch: Callable[[int, int], bytes] = field(kw_only=True)
+    path: Path
+    offset: int
+    nbytes: int
+    encoding: Literal["raw", "utf-8"]
+    fetch: Callable[[int, int], bytes]
 
     def rest(self, start: int) -> Run:
         """Give all but the first `start` bytes, as they are stored."""
-        return dataclasses.replace(self, offset=self.offset + start, nbytes=self.nbytes - start)
+        return replace(self, offset=self.offset + start, nbytes=self.nbytes - start)
 
     def encoded(self) -> Run:
         """Give the bytes that the characters of the text stand for."""
-        return dataclasses.replace(self, name="bytes")
+        return replace(self, name="bytes")
 
 
-@dataclass(eq=False, slots=True)
-class Parts(Opaque):
+class Parts(Opaque, eq=False):
     """A tensor that is made of several, its `entries`."""
 
 
-@dataclass(eq=False, slots=True)
-class Wrapper(Opaque):
+class Wrapper(Opaque, eq=False):
     """A tensor of a class that wraps others: they are among its attributes."""
 
 
-@dataclass(eq=False, slots=True)
-class Unbuilt(Opaque):
+class Unbuilt(Opaque, eq=False, kw_only=True):
     """An object that becomes a value when its state is set; `build` gives None where it stays a record."""
 
-    build: Callable[[Node], Node] = field(kw_only=True)
+    build: Callable[[Node], Node]
     value: Node = None
     """What it has become. What held the object before that holds it still."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from ckptfix.formats.base import Joined, Opaque, Stamp, TensorRef
 from ckptfix.tensors import Manifest
@@ -23,8 +24,7 @@ class Candidate(NamedTuple):
     nbytes: int
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """The selected state dict of a file.
 
     `select` is its path in the file ('' for the root, '.' for the whole file flattened). `ignored` are the keys of

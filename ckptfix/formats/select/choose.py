@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.counts import count
 from ckptfix.errors import AmbiguousSource, InvalidCall, NoTensors
@@ -38,8 +39,7 @@ _Trail = tuple["_Trail", str] | None
 """The way to a value, innermost step last: it is joined into a path only where something is found."""
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """A state dict in the file.
 
     One of `asides` has no tensors of its own but what a trainer notes: 0-d ones (a loss, a best accuracy), and

@@ -185,23 +185,22 @@ def _leaves(root: Node, budget: Budget, follow: Literal["mappings", "everything"
     levels: list[Iterator[tuple[str, Node, str]]] = [iter([("", root, "")])]
     open_now: dict[int, None] = {}  # in order: one for each level but the first
     while levels:
-        step = next(levels[-1], None)
-        if step is None:
+        for key, value, holder in levels[-1]:
+            inside = None if isinstance(value, TensorRef) else _inside(value, follow, root)
+            if inside is None:
+                yield key, value, holder
+            elif id(value) not in open_now:  # what contains itself adds nothing below itself
+                if is_unread(value) and not isinstance(value, Wrapper):
+                    yield key, value, holder  # whatever can be read inside it, it cannot itself
+                budget.spend(value, len(inside))
+                open_now[id(value)] = None
+                listed = isinstance(value, list | tuple)
+                levels.append(_below(inside, key, holder if listed and key else None))
+                break
+        else:
             levels.pop()
             if levels:
                 open_now.popitem()
-            continue
-        key, value, holder = step
-        inside = _inside(value, follow, root)
-        if inside is None:
-            yield key, value, holder
-        elif id(value) not in open_now:  # what contains itself adds nothing below itself
-            if is_unread(value) and not isinstance(value, Wrapper):
-                yield key, value, holder  # whatever can be read inside it, it cannot itself
-            budget.spend(value, len(inside))
-            open_now[id(value)] = None
-            listed = isinstance(value, list | tuple)
-            levels.append(_below(inside, key, holder if listed and key else None))
 
 
 def _below(inside: Named, key: str, holder: str | None) -> Iterator[tuple[str, Node, str]]:
@@ -212,8 +211,6 @@ def _below(inside: Named, key: str, holder: str | None) -> Iterator[tuple[str, N
 
 
 def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) -> Named | None:
-    if isinstance(value, TensorRef):
-        return None
     if isinstance(value, list | tuple):
         return children(value)
     if not isinstance(value, Pairs | Opaque):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 ALIGNMENT = 64
 """Bytes: the data of an entry starts at a multiple of this."""
@@ -24,8 +25,7 @@ _UTF8 = 0x0800
 _EPOCH = 0x21  # 1 January 1980: a time of writing would make equal inputs give different files
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Struct, frozen=True):
     """One entry of an archive: its name, its length in bytes, and where it lies."""
 
     name: bytes

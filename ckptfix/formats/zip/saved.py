@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.errors import MalformedFile, UnknownFormat
 from ckptfix.formats.base import File, Node, Opaque, Storage
@@ -57,8 +58,7 @@ def read_saved(file: File) -> tuple[Node, dict[str, str], tuple[tuple[str, Opaqu
     return root, _read_metadata(file, entries, prefix), list_opaque(root, machine.created)
 
 
-@dataclass(frozen=True)
-class _Archive:
+class _Archive(Struct, frozen=True):
     """The entries under one prefix, the byte order of the storages, and whether the checksums were computed."""
 
     file: File

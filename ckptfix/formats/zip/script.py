@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.formats.base import Node, Opaque, Pairs
 
@@ -24,8 +25,7 @@ _CLASS = re.compile(
 _NAME = re.compile(rb'"([^"]*)"')
 
 
-@dataclass(frozen=True)
-class _Class:
+class _Class(Struct, frozen=True):
     """The names of the parameters and buffers of a class of modules, in their order."""
 
     parameters: tuple[str, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from torch import Tensor
 from torch.nn import Module
 
@@ -104,8 +105,7 @@ def _counterparts(links: Iterable[Link], have: Manifest) -> dict[str, str]:
     return {path: others.pop() for path, others in found.items() if len(others) == 1}
 
 
-@dataclass(frozen=True)
-class _Maker:
+class _Maker(Struct, frozen=True):
     """Makes the target's tensors that links say, out of the source's."""
 
     have: Manifest

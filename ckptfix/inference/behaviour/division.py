@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from math import gcd
+
+from msgspec import Struct
 
 from ckptfix.inference.behaviour.questions import Links, Sides
 from ckptfix.inference.link import Link, Term
@@ -34,8 +35,7 @@ def divide(sides: Sequence[Sides], have: Manifest, want: Manifest) -> Iterator[L
             yield tuple(found.link(names, order, h) for found in divisions)
 
 
-@dataclass(frozen=True)
-class _Division:
+class _Division(Struct, frozen=True):
     """One tensor and the parts that it is split into, or that are fused to it, along its first or last axis."""
 
     whole: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torch.nn import Module
 
@@ -26,8 +26,7 @@ class NotRun(Exception):
     """A model does not load its checkpoint, or raises on the input."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What one forward pass of the target showed.
 
     `gap` is the largest difference of the outputs, relative to the largest output; infinite where they cannot be

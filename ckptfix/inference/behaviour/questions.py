@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from ckptfix.inference.link import Link
 from ckptfix.inference.names import read_name
@@ -20,8 +21,7 @@ Sides = tuple[tuple[str, ...], tuple[str, ...]]
 """Source keys and the target keys that they are candidates for."""
 
 
-@dataclass(frozen=True)
-class Doubt:
+class Doubt(Struct, frozen=True, dict=True):
     """Target keys of one block that are decided together, each with its candidates."""
 
     candidates: Mapping[str, tuple[str, ...]]
@@ -65,8 +65,7 @@ class Doubt:
         return roles <= {"q", "k"} and all(len(keys) == 1 for pair in self.sides for keys in pair)
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Struct, frozen=True):
     """The same doubt in every block, and its options: the links that each would make, in all blocks."""
 
     targets: tuple[str, ...]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 
 import torch
+from msgspec import Struct, field
+from msgspec.structs import replace
 from torch import Tensor
 
 from ckptfix.inference.behaviour.observe import Reading, Spent, Twins
@@ -26,8 +27,7 @@ Choice = tuple[int, ...]
 MakeTensors = Callable[[Links], Mapping[str, Tensor]]
 
 
-@dataclass
-class Verdict:
+class Verdict(Struct):
     """Links that behaviour decides, and why the other questions stay open, by target key."""
 
     links: list[Link] = field(default_factory=list)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.counts import count
 from ckptfix.formats import Checkpoint, Reader
@@ -51,8 +53,7 @@ def find_links(source: Checkpoint, example: Checkpoint) -> ExampleResult:
         return found.result()
 
 
-@dataclass
-class _Found:
+class _Found(Struct):
     """What has been found so far."""
 
     sides: Sides
@@ -65,7 +66,8 @@ class _Found:
     """Targets whose values others have as well, so that names chose the source."""
     hints: dict[str, Open] = field(default_factory=dict)
     """What is known of targets, for those that nothing else explains."""
-    free: set[str] = field(init=False)
+    free: set[str] = field(default_factory=set)
+    """The keys of the source that nothing has used."""
     _done: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

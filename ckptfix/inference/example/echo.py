@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.errors import CkptfixError
 from ckptfix.formats import Checkpoint, Reader
@@ -14,8 +16,7 @@ from ckptfix.layout import Axes, Layout, Shaped, expand, solve_layout
 from ckptfix.tensors import Manifest
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """Both files, to carry out a rule and compare."""
 
     source: Checkpoint

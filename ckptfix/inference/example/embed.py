@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 
 from ckptfix.inference.example.bits import Bits
 from ckptfix.inference.example.slices import Axes, Fingerprint, take_fingerprint
@@ -25,8 +25,7 @@ _MOST_SLICES = 4
 Order = Literal["forward", "any"]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True, dict=True):
     """A tensor without its axes of extent 1, and its fingerprint, taken when it is first needed."""
 
     bits: Bits

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.inference.example.embed import stride_of
 from ckptfix.inference.example.strides import Digit, Strided, split_at
@@ -15,8 +17,7 @@ from ckptfix.tensors import Shape
 _NUMBER = re.compile(r"[0-9]+")
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A tensor, and where it lies in the whole."""
 
     key: str
@@ -24,8 +25,7 @@ class Placed:
     found: Strided
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """A digit that stays within an axis of each side, and moves by `piece_step` and `whole_step` there.
 
     `piece_axis` is None for the count of stacked pieces, `whole_axis` None for a repetition. `swapped` says that its
@@ -40,8 +40,7 @@ class Part:
     swapped: bool = False
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(Struct, frozen=True):
     """Pieces of one shape that lie alike, as a term; where the first one starts along each axis of the whole."""
 
     term: Term

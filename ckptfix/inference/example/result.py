@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ckptfix.inference.link import Link, Open
 from ckptfix.tensors import DType
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """Rows of a source along one axis that make a target."""
 
     source: str
@@ -19,8 +19,7 @@ class Taken:
     rows: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ExampleResult:
+class ExampleResult(Struct, frozen=True):
     """How the tensors of an example were made.
 
     Each key of the example stands in one of `links`, `fills` (a number that it is filled with), `copies` (another key

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+from msgspec.structs import replace
 
 from ckptfix.inference.example.bits import Bits, Tensors, can_cast
 from ckptfix.inference.example.embed import Known, embed

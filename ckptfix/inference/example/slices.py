@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from ckptfix.inference.example.bits import Bits, Hashes, hashed_rows
@@ -27,8 +27,7 @@ _LONG = 64
 """Of more slices than that, each has at least so many numbers: short ones would cost more than they tell."""
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True):
     """The sums of a tensor whose axes of extent 1 are left out. `slices[axes]` is flat, the first axis slowest."""
 
     shape: Shape
@@ -111,8 +110,7 @@ class Index:
         return table.find(sums) if table else ()
 
 
-@dataclass(frozen=True)
-class _Sorted:
+class _Sorted(Struct, frozen=True):
     """All slices of one size, sorted by their sums. `groups[n]` and `places[n]` say whose the n-th is, and where."""
 
     names: list[tuple[str, Axes]]

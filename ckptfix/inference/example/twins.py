@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 _INDEX = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 """A number that is a whole segment: `norm1` and `norm2` are two kinds of modules, `blocks.1` and `blocks.2` one."""
@@ -29,8 +29,7 @@ class Choice(NamedTuple):
     confidence: float
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Struct, frozen=True):
     """What pairs that are sure say of the names of other tensors. `votes` counts the pairs that have a feature."""
 
     votes: Counter[Feature]

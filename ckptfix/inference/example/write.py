@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.errors import LayoutError
 from ckptfix.inference.example.embed import stride_of
@@ -39,8 +41,7 @@ Direction = Literal["split", "fuse"]
 Halves = tuple[str, str]
 
 
-@dataclass
-class Names:
+class Names(Struct):
     """Hands out names for axes, each once, and keeps their extents."""
 
     extents: dict[str, int] = field(default_factory=dict)
@@ -52,8 +53,7 @@ class Names:
         return name
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """What some families have in common along one axis of the whole: from where, and by which parts."""
 
     start: int
@@ -211,8 +211,7 @@ def _words(family: Family) -> list[str]:
     return _WORD.findall(family.term.keys[0])
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(Struct, frozen=True):
     """The tensors on one side of a layout: whose they are, their axes and their shapes."""
 
     terms: tuple[Term, ...]

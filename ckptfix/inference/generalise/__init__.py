@@ -7,7 +7,8 @@ it says of each key is what the links say, or the links are written out key by k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.generalise.bases import rebased
 from ckptfix.inference.generalise.check import does_as_told
@@ -26,8 +27,7 @@ _OTHER_ORDERS: tuple[Order, ...] = ("rename first", "out of the way")
 """What is tried where no other order is possible."""
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """A recipe as plain values, as YAML whose comments say what each rule rests on, and its number of rules."""
 
     values: Mapping[str, object]

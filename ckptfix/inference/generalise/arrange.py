@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.edits import Edit
 from ckptfix.errors import CkptfixError
@@ -23,8 +25,7 @@ from ckptfix.tensors import Manifest
 Table = dict[str, Expr]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """Links of one layout, sizes and number of terms, and the table before their rules."""
 
     pieces: Sequence[Piece]

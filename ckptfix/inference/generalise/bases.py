@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ckptfix.inference.generalise.task import Task, with_keys
 from ckptfix.inference.reading import template

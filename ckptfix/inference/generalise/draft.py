@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from ckptfix.edits import Edit, Scope
 from ckptfix.expr import Expr
@@ -22,8 +23,7 @@ class Infeasible(Exception):
     """Rules in this order would make a key that is still there, or touch one that they should leave."""
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """One rule: the pairs of a rename, the patterns and templates of another op, or the `keys` of one in place.
 
     `links` has those of each line, or of all keys. Lines that serve none, whose tensors are only in the way of others,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ckptfix.edits import Scope
 from ckptfix.errors import CkptfixError
@@ -14,8 +16,7 @@ from ckptfix.rules import rearrange, resize
 from ckptfix.tensors import Manifest
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A link over the keys of the table, and what it makes of it before any resizing.
 
     `sources` are the terms by the keys that the table has: without prefixes, or moved out of the way.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
+
+from msgspec import Struct
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 """A placeholder of a pattern or an expression of a template."""
@@ -25,8 +26,7 @@ _INNER_RUN_PRICE = 12
 _WILDCARD_PRICE = 10
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Struct, frozen=True, dict=True):
     """Patterns of a rule and the templates of what they make. `covers` has a bit for each link that it is meant for.
 
     Placeholders are `_n0`, `_n1`, ... for numbers, `_t0`, ... for texts and `_r` for a run of segments; a look-up is

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
+
+from msgspec import Struct
 
 from ckptfix.inference.generalise.line import Line, own_names
 from ckptfix.inference.generalise.tables import Tables
@@ -27,8 +28,7 @@ _DEEPEST = 3
 Column = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """The keys of one link, each apart from its numbers: `texts` stand around `numbers`."""
 
     bit: int
@@ -36,8 +36,7 @@ class Record:
     numbers: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(Struct, frozen=True):
     """A number of the source: its placeholder, and its values in all links."""
 
     name: str

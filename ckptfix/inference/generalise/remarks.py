@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.inference.generalise.draft import Draft
 from ckptfix.inference.link import Evidence, Link, name_evidence
@@ -13,8 +14,7 @@ _SURE = 0.9
 """The confidence below which a line says its own."""
 
 
-@dataclass(frozen=True)
-class Remarks:
+class Remarks(Struct, frozen=True):
     """Comments: one for the whole recipe, one above each rule, one for each line of each rule; most are empty."""
 
     whole: str
@@ -22,8 +22,7 @@ class Remarks:
     lines: Sequence[Sequence[str]]
 
 
-@dataclass(frozen=True)
-class Ground:
+class Ground(Struct, frozen=True):
     """What a line rests on. `kinds` are the kinds of evidence that all its links have, if nothing more is said."""
 
     text: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ckptfix.expr import Expr
 from ckptfix.inference.generalise.arrange import Table, arranged, arranged_in_place
@@ -30,8 +31,7 @@ _SURE = (0.9, 0.6)
 _COPIED = "one tensor under more keys"
 
 
-@dataclass(frozen=True)
-class Laid:
+class Laid(Struct, frozen=True):
     """Rules in order, the table that they lead to, and the look-up tables that they use."""
 
     drafts: tuple[Draft, ...]

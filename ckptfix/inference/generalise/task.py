@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ckptfix.errors import KeyCollision, PatternError
 from ckptfix.expr import Expr, Read
@@ -17,8 +19,7 @@ from ckptfix.tensors import Manifest
 _MARK = re.compile(r"[{}*]")
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Struct, frozen=True):
     """The table before the rules, and what is to become of it.
 
     `again` gives a key of the table under which a tensor is needed once more, `copied` maps a target key to the one

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ckptfix.errors import PatternError
 from ckptfix.inference.generalise.line import Line, bits_of
@@ -14,8 +15,7 @@ from ckptfix.keys import KeyPattern, KeyTemplate
 _SPOILING_PRICE = 20
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a pair does: the renames that it makes, and those that it would spoil; None where it spoils other keys."""
 
     covered: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from ckptfix.errors import InvalidCall
@@ -24,8 +24,7 @@ class Examples(Protocol):
         """Give the inputs of those examples, stacked, and their labels as int64 `[n]`."""
 
 
-@dataclass(frozen=True)
-class TensorExamples:
+class TensorExamples(Struct, frozen=True):
     """Examples in memory: `x` `[n, channels, height, width]`, float32 or uint8 before `scale`, `y` int64 `[n]`.
 
     `mean` and `deviation`, `[channels, 1, 1]`, standardise a batch when it is gathered.
@@ -45,8 +44,7 @@ class TensorExamples:
         return (self.x[index].float() - self.mean) / self.deviation, self.y[index]
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Struct, frozen=True):
     """Training and test examples of the classes 0 to `len(classes) - 1`; `available` classes were on offer."""
 
     uri: str
@@ -66,8 +64,7 @@ class Data:
         }
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What the model needs: images `[channels, height, width]` of at most `classes` classes.
 
     `train_per_class` and `test_per_class` are upper bounds; `seed` decides which images are taken.

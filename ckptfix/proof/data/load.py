@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from ckptfix.errors import InvalidCall
 from ckptfix.proof.data.base import Data, Wish
 
@@ -45,7 +47,7 @@ def load_data(
         )
     height, width = (size, size) if isinstance(size, int) else size
     wish = Wish(channels, height, width, classes, seed, train_per_class, test_per_class)
-    for name, value in vars(wish).items():
+    for name, value in asdict(wish).items():
         if name != "seed" and value < 1:
             raise InvalidCall(f"{name} is {value}, not a positive number")
     loaded: Data = import_module(f"ckptfix.proof.data.{scheme}").load(body, wish)

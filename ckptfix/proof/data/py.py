@@ -10,13 +10,13 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -28,8 +28,7 @@ from ckptfix.proof.data.base import Data, Inputs, Wish, count_classes
 _Pairs = Sequence[Any]
 
 
-@dataclass(frozen=True)
-class PairExamples:
+class PairExamples(Struct, frozen=True):
     """Examples that the user's sequence gives one by one, as `(x, label)`."""
 
     pairs: _Pairs

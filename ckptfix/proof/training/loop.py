@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from msgspec import Struct, field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,8 +22,7 @@ Batches = Sequence[Sequence[int]]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """Learning rates: of tensors that were loaded, of those that were filled, and of a random start."""
 
     loaded: float = 5e-4
@@ -38,8 +37,7 @@ class Rates:
         return cls(rate, rate, rate, rate)
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """How to train. `rates` are for AdamW, warmed up over a tenth of the steps and let down as a cosine."""
 
     epochs: int
@@ -49,8 +47,7 @@ class Settings:
     precision: Precision
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Struct, frozen=True):
     """What one policy did with one seed. `loss` has a value per step, `accuracy` (0 to 1) one per epoch.
 
     `seconds` is the whole run, `train_seconds` its steps without evaluation. `drifted` are frozen keys that
@@ -69,8 +66,7 @@ class Run:
     recalibrated: int
 
 
-@dataclass
-class _Record:
+class _Record(Struct):
     """The curves while they grow."""
 
     loss: list[float] = field(default_factory=list)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ckptfix.proof.freeze import Policy
 from ckptfix.proof.training.loop import Run, Settings
@@ -15,8 +17,7 @@ _LEAST_FALL = 0.01
 """The part of the first loss by which it must fall: epochs differ by less through the drawing of batches alone."""
 
 
-@dataclass(frozen=True)
-class PolicyResult:
+class PolicyResult(Struct, frozen=True):
     """The runs of one policy, one a seed. `frozen_keys` counts parameters and buffers, `held` modules in eval mode."""
 
     policy: Policy
@@ -102,8 +103,7 @@ class PolicyResult:
         return document
 
 
-@dataclass(frozen=True)
-class FinetuneReport:
+class FinetuneReport(Struct, frozen=True):
     """The whole fine-tune. `data` describes the data set, `chance` is the accuracy of guessing."""
 
     policies: dict[str, PolicyResult]
@@ -134,7 +134,7 @@ class FinetuneReport:
             "seeds": list(self.seeds),
             "epochs": self.settings.epochs,
             "batch_size": self.settings.batch_size,
-            "learning_rates": vars(self.settings.rates),
+            "learning_rates": asdict(self.settings.rates),
             "data": self.data,
             "chance": self.chance,
             "problems": self.problems,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from ckptfix.errors import MissingDependency
 from ckptfix.targets.base import Target, TargetURI, module_target

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ckptfix.errors import UnknownTarget
 from ckptfix.targets.base import TargetURI
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 _NO_MODEL = re.compile(r"(Config|Tokenizer|TokenizerFast|Processor|ProcessorFast|Extractor|Output)$")
 
 
-@dataclass(frozen=True)
-class Architecture:
+class Architecture(Struct, frozen=True):
     """A config and what builds a model of it. `notes` are for the user's eyes."""
 
     config: PreTrainedConfig

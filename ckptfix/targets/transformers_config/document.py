@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ckptfix.errors import ReadFailed, UnknownTarget
 from ckptfix.targets.base import TargetURI
@@ -23,8 +24,7 @@ _WEIGHTS = ("checkpoint_path",)
 """Fields of nested options that make timm read a file of weights while it builds."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The JSON values of a config, without code; `remote_code` are the names that its `auto_map` gives."""
 
     values: dict[str, Any]
