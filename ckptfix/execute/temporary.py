@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import time
 from pathlib import Path
 from typing import Literal
@@ -45,7 +44,7 @@ def claim(path: Path) -> tuple[Path, int]:
                 case "living":
                     time.sleep(0.01)
                 case "unknown":
-                    temporary = path.with_name(f".ckptfix-{secrets.token_hex(6)}.tmp")
+                    temporary = path.with_name(f".ckptfix-{os.urandom(6).hex()}.tmp")
             continue
         # Only a sweep can hold the lock now. It takes what is not locked yet for a stray: then another must be made.
         if not _lock(fd) or is_at(fd, temporary):

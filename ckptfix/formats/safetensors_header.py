@@ -98,9 +98,9 @@ def _read_plain(raw: bytes) -> _Members | None:
     quotes, escapes, minus_zeros = (raw.count(mark) - aside.count(mark) for mark in (b'"', b"\\", b"-0"))
     if escapes or minus_zeros or quotes != _QUOTES_OF_ENTRY * len(entries) + 2 * bool(aside):
         return None
-    if not aside:
-        return entries, {}
-    return (entries, _check_metadata(read_json_object(aside.decode(), "the header"))) if aside[:1] == b"{" else None
+    if not aside.startswith(b"{"):
+        return None if aside else (entries, {})
+    return entries, _check_metadata(read_json_object(decode_json(aside, "the header"), "the header"))
 
 
 def _check_members(header: dict[str, object]) -> _Members:

@@ -62,6 +62,8 @@ def _check_items(checkpoint: Checkpoint) -> Finding:
     metadata = {name: text for name, text in checkpoint.metadata.items() if name != RECEIPT_KEY}
     receipt = checkpoint.metadata[RECEIPT_KEY]
     layout = DistributedFile().lay_out(checkpoint.manifest, {}, metadata, receipt)
+    if moved := [key for key, run in runs.items() if run.offset != layout.offsets[key]]:
+        return fail(f"{count(len(moved), 'tensor')} not where the layout puts them: {first_keys(moved)}")
     written = sorted(layout.seal(receipt, {key: run.crc32 or 0 for key, run in runs.items()}))
     spans = sorted(
         [(at, at + len(data)) for at, data in written]

@@ -26,9 +26,11 @@ def test_an_interrupt_waits_for_the_threads(interrupts: tuple[float, ...]) -> No
         time.sleep(seconds)
         ended.append(seconds)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     _interrupt(*interrupts)
     with pytest.raises(KeyboardInterrupt):
         Workers([partial(work, 0.4), partial(work, 0.5), partial(work, 9.0)], 2).run()
+    signal.signal(signal.SIGINT, before)
     assert sorted(ended) == [0.4, 0.5]
 
 

@@ -93,6 +93,7 @@ _MALFORMED = {
     "fields twice": (f'{{"a":{_EMPTY[:-1]},{_EMPTY[1:]}}}'.encode(), b"", "key 'dtype' twice"),
     "metadata twice": (f'{{"__metadata__":{{}},"a":{_EMPTY},"__metadata__":{{}}}}'.encode(), b"", "_' twice"),
     "extent -0": (b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}', b"", "-0 is not a whole number"),
+    "metadata not utf-8": (b'{"__metadata__":{"a":"\xff"}}', b"", "is not JSON"),
     "metadata key twice": (b'{"__metadata__": {"a": "1", "a": "2"}}', b"", "key 'a' twice"),
     "field twice": (b'{"w": {"dtype": "F32", "dtype": "F16"}}', b"", "key 'dtype' twice"),
     "lone surrogate": (b'{"\\ud800": {}}', b"", "not Unicode"),
