@@ -21,17 +21,22 @@ class Casting:
         self.made = Count()
 
     def chunks(self, chunks: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-        """Give the bytes of the numbers cast; the chunks may end within a number."""
+        """Give the bytes of the numbers cast, each time in the same place; the chunks may end within a number."""
         import numpy as np
 
-        first, *others = map(numpy_dtype, self._dtypes)
+        first, *between, last = map(numpy_dtype, self._dtypes)
+        place = np.empty(0, last)
         for chunk in whole_elements(chunks, first.itemsize):
             numbers = np.frombuffer(chunk, first)
+            if len(place) < len(numbers):
+                place = np.empty(len(numbers), last)
+            made = place[: len(numbers)]
             with np.errstate(all="ignore"):  # what overflows is counted
-                for dtype in others:
+                for dtype in between:
                     numbers = widen(numbers).astype(dtype, copy=False)
-            data = numbers.view(np.uint8).data
-            if made := count(data, self._dtypes[-1]):  # what is not finite stays so
-                self.made += made
+                np.copyto(made, widen(numbers), casting="unsafe")
+            data = made.view(np.uint8).data
+            if found := count(data, self._dtypes[-1]):  # what is not finite stays so
+                self.made += found
                 self.read += count(chunk, self._dtypes[0])
             yield data

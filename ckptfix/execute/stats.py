@@ -41,7 +41,7 @@ def measure(checkpoint: Checkpoint, keys: Sequence[str]) -> Iterator[tuple[str, 
             if not is_known(dtype):
                 yield key, None
                 continue
-            chunks = whole_elements(reader.chunks(ref), dtype.bits // 8)
+            chunks = whole_elements(reader.passing(ref), dtype.bits // 8)
             yield key, _sum_up(_measure_block(decode(chunk, dtype)) for chunk in chunks)
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from ckptfix.digest import NO_DIGEST, crc32, hash_chunks, hasher
 from ckptfix.execute.atomic import NewFile
 from ckptfix.execute.clone import clone
-from ckptfix.formats.base import CHUNK, Range, Reader
+from ckptfix.formats.base import BLOCK, CHUNK, Range, Reader
 
 if TYPE_CHECKING:
     from blake3 import blake3
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 BATCH = 32 * CHUNK
 """What one thread does at a time. A tensor is never shared out: its digest runs from its first byte to its last."""
 _PAGE = 4096
-_IDLE_BLOCK = 1 << 18
-"""Bytes that are only copied pass in blocks that stay in a processor's cache with what they are copied from and to.
-
-Two threads are faster so than the system's own copy_file_range, and steadier than with larger blocks.
-"""
 
 
 class Meter:
@@ -158,13 +153,9 @@ class Transfer:
 
     def copy(self, runs: Iterable[Run]) -> None:
         """Copy runs."""
-        buffer = memoryview(bytearray(CHUNK))
+        buffer = memoryview(bytearray(BLOCK))
         for run in runs:
-            if all(self._meters[key].is_idle for key, _ in run.parts):
-                for _ in self._blocks(run, buffer[:_IDLE_BLOCK]):
-                    pass
-            else:
-                self._measure(run, self._blocks(run, buffer))
+            self._measure(run, self._blocks(run, buffer))
 
     def pour(self, key: str, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
         """Write the chunks of one output."""

@@ -61,9 +61,10 @@ class Values:
     ) -> Chunks:
         """Give the bytes of an output that is moved, contiguous and little-endian, in chunks.
 
-        `before` is shown those that are about to be cast. Raises NonFinite for what becomes infinite by that.
+        `before` is shown those that are about to be cast. Each lasts until the next is asked for. Raises NonFinite for
+        what becomes infinite by a cast.
         """
-        chunks = before(self._reader.chunks(move.ref))
+        chunks = before(self._reader.passing(move.ref))
         if not move.casts:
             yield from chunks
             return

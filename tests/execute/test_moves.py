@@ -187,7 +187,7 @@ def test_casts_are_those_of_torch(before: DType, after: DType) -> None:
 
 def cast(source: torch.Tensor, before: DType, after: DType) -> torch.Tensor:
     data = source.view(torch.uint8).numpy().tobytes()
-    made = b"".join(Casting((before, after)).chunks(_torn(data)))
+    made = b"".join(map(bytes, Casting((before, after)).chunks(_torn(data))))
     return torch.frombuffer(bytearray(made), dtype=getattr(torch, str(after.torch_name)))
 
 

@@ -37,7 +37,7 @@ def check_moved(expr: Expr, tensors: Mapping[str, Tensor], result: Tensor) -> bo
         return False
     with Reader() as reader:
         values = Values(refs, reader, Target("none", Manifest({}), not_buildable="none is there"))
-        data = b"".join(values.moved("w", expr, move))
+        data = b"".join(map(bytes, values.moved("w", expr, move)))
     if bytes(to_bytes(result)) != data:
         # The two may disagree about the sign and the payload of a NaN.
         found = from_bytes(bytearray(data), expr.spec).to(torch.float64)

@@ -33,7 +33,10 @@ class Joined(Struct, frozen=True):
     pieces: tuple[Piece, ...]
 
 
-def join(shape: Shape, pieces: Sequence[Piece], chunks: Callable[[TensorRef], Iterator[bytes]]) -> Iterator[bytes]:
+Chunks = Iterator[bytes | memoryview]
+
+
+def join(shape: Shape, pieces: Sequence[Piece], chunks: Callable[[TensorRef], Chunks]) -> Chunks:
     """Give the bytes of a whole tensor. `chunks` gives those of a piece or of some rows of one.
 
     Rows that one piece holds are passed on as they come. Pieces that hold the same rows are laid side by side, about
@@ -105,7 +108,7 @@ def _aligned(band: list[Piece]) -> Iterator[list[Piece]]:
         yield [Piece((start, *piece.offsets[1:]), _rows(piece, start, stop)) for piece in inside]
 
 
-def _block(part: SideBySide, rows: range, chunks: Callable[[TensorRef], Iterator[bytes]]) -> bytes:
+def _block(part: SideBySide, rows: range, chunks: Callable[[TensorRef], Chunks]) -> bytes:
     """Lay out some rows that several pieces share."""
     import numpy as np
 

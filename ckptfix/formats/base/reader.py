@@ -9,8 +9,8 @@ from types import MappingProxyType, TracebackType
 
 from ckptfix.digest import crc32
 from ckptfix.errors import CorruptTensor, LimitExceeded, MalformedFile
-from ckptfix.formats.base.file import CHUNK, File, Stamp, inflate, narrow
-from ckptfix.formats.base.joined import Joined, join
+from ckptfix.formats.base.file import BLOCK, CHUNK, File, Stamp, inflate, narrow
+from ckptfix.formats.base.joined import Chunks, Joined, join
 from ckptfix.formats.base.strided import gather, span
 from ckptfix.formats.base.values import Storage, TensorRef
 
@@ -34,8 +34,12 @@ class Reader:
         self._verified: set[Storage] = set()
         self._lock = threading.Lock()
 
-    def chunks(self, ref: TensorRef) -> Iterator[bytes]:
-        """Give the tensor's bytes in chunks of at most CHUNK.
+    def passing(self, ref: TensorRef) -> Chunks:
+        """Give the tensor's bytes as `chunks` does; each may take the place of the last."""
+        return self.chunks(ref, memoryview(bytearray(min(BLOCK, ref.spec.nbytes))))
+
+    def chunks(self, ref: TensorRef, buffer: memoryview | None = None) -> Chunks:
+        """Give the tensor's bytes in chunks of at most CHUNK; those of a plain one, if given, in a buffer.
 
         Raises CorruptTensor where the storage's checksum does not match, LimitExceeded for a view that unfolds a small
         storage into terabytes.
@@ -56,7 +60,7 @@ class Reader:
         if not in_order or (first, stop) != (0, storage.nbytes):
             self._verify(storage)
         if in_order:
-            yield from self._decode(storage, first, stop)
+            yield from self._decode(storage, first, stop, buffer)
         elif storage.encoding == "raw":
             yield from gather(ref, lambda start, end: b"".join(self._raw(storage, start, end)), storage.byteorder)
         else:
@@ -81,7 +85,7 @@ class Reader:
     def read(self, ref: TensorRef) -> bytearray:
         """Give the tensor's bytes as one writable buffer."""
         data = bytearray()
-        for chunk in self.chunks(ref):
+        for chunk in self.passing(ref):
             data += chunk
         return data
 
@@ -110,13 +114,13 @@ class Reader:
             for _ in self._decode(storage, 0, storage.nbytes):
                 pass
 
-    def _decode(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
+    def _decode(self, storage: Storage, start: int, stop: int, buffer: memoryview | None = None) -> Chunks:
         """Give bytes `start` to `stop` of the decoded storage; the checksum is tested when all of it passes."""
         whole = storage.encoding != "raw" or (start, stop) == (0, storage.nbytes)
         position = -storage.skip if whole else start
         checksum = 0
         raw = storage.encoding == "raw"
-        for chunk in self._raw(storage, position, stop) if raw else self._unpack(storage):
+        for chunk in self._raw(storage, position, stop, buffer) if raw else self._unpack(storage):
             if whole and storage.crc32 is not None:
                 checksum = crc32(chunk, checksum)
             low, high = max(start - position, 0), min(stop - position, len(chunk))
@@ -132,14 +136,20 @@ class Reader:
                 )
             self._verified.add(storage)
 
-    def _raw(self, storage: Storage, start: int, stop: int) -> Iterator[bytes]:
+    def _raw(self, storage: Storage, start: int, stop: int, buffer: memoryview | None = None) -> Chunks:
         """Give bytes `start` to `stop`; the header lies before byte 0."""
-        for position in range(start, stop, CHUNK):
-            end = min(position + CHUNK, stop)
+        step = len(buffer) if buffer else CHUNK
+        for position in range(start, stop, step):
+            length = min(step, stop - position)
             if storage.held is not None:
-                yield storage.held[position:end]
+                yield storage.held[position : position + length]
+                continue
+            file, place = self.file(storage.path), storage.offset + storage.skip + position
+            if buffer:
+                file.read_into(place, buffer[:length])
+                yield buffer[:length]
             else:
-                yield self.file(storage.path).read(storage.offset + storage.skip + position, end - position)
+                yield file.read(place, length)
 
     def _unpack(self, storage: Storage) -> Iterator[bytes]:
         stops = range(0, storage.stored_nbytes, CHUNK)
