@@ -219,7 +219,8 @@ def make_plan(
     """Run the rules over the table of source tensors.
 
     `variables` override the recipe's, `config` is what `target.config.NAME` looks up, `max_output` bounds the bytes
-    that a rule may make. Faults do not stop the run: they are collected in `Plan.errors`.
+    that a rule may make. Faults do not stop the run: they are collected in `Plan.errors`. Raises RuleError where more
+    than a hundred rules change one tensor.
     """
     values, errors = _variables(recipe, variables or {}, config or {})
     errors += _unused(recipe, variables or {})

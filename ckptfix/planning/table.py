@@ -8,19 +8,25 @@ from typing import Literal
 from msgspec import Struct
 
 from ckptfix.edits import Edit, Made
-from ckptfix.errors import CkptfixError, KeyCollision, Origin, UnmatchedPattern
+from ckptfix.errors import CkptfixError, KeyCollision, Origin, RuleError, UnmatchedPattern
 from ckptfix.expr import Expr, Read, sources
 from ckptfix.keys import KeyPattern, nearest_keys
 from ckptfix.tensors import Manifest
 
+MAX_DEPTH = 100
+"""Rules that may change one tensor, one after another."""
 _MOST_FAULTS = 5
 
 
 class Row(Struct, frozen=True):
-    """One key of the table. `rule` counts from 1; None for a tensor that no rule has touched."""
+    """One key of the table. `rule` counts from 1; None for a tensor that no rule has touched.
+
+    `depth` counts the rules that have changed the tensor, one after another; a new name changes nothing.
+    """
 
     expr: Expr
     rule: int | None = None
+    depth: int = 0
 
 
 class Collision(Struct, frozen=True):
@@ -81,7 +87,10 @@ def apply_edit(
     matched_in: Mapping[str, object],
     where: Literal["table", "target"] = "table",
 ) -> tuple[Table, Step]:
-    """Take out what the rule consumes, put in what it makes; a key that is already there stays, as an error."""
+    """Take out what the rule consumes, put in what it makes; a key that is already there stays, as an error.
+
+    Raises RuleError where expressions would lie too deep in one another.
+    """
     result = dict(table)
     for key in edit.consumed:
         result.pop(key, None)
@@ -96,10 +105,22 @@ def apply_edit(
             collisions.append(Collision(made.key, (other, number)))
             clashes.append(_collision_error(made, other, number, origin, by_this_rule.get(made.key)))
         else:
-            result[made.key] = Row(made.expr, number)
+            result[made.key] = Row(made.expr, number, _depth(table, made, origin))
             by_this_rule[made.key] = made
     errors += _first_of(clashes, origin)
     return result, Step(number, origin, edit, tuple(errors), tuple(collisions))
+
+
+def _depth(table: Table, made: Made, origin: Origin) -> int:
+    parents = [table[key] for key in made.parents if key in table]
+    depth = max((parent.depth + (parent.expr is not made.expr) for parent in parents), default=0)
+    if depth > MAX_DEPTH:
+        raise RuleError(
+            f"'{made.key}' would be changed by more than {MAX_DEPTH} rules, one after another",
+            where=origin,
+            hint="write what they come to together as fewer rules",
+        )
+    return depth
 
 
 def _first_of(errors: list[CkptfixError], origin: Origin) -> list[CkptfixError]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from ckptfix.errors import IncompletePlan, PlanErrors
+from ckptfix.errors import IncompletePlan, PlanErrors, RuleError
 from ckptfix.tensors import DType
 
 from .making import errors, manifest, plan, rows, spec
@@ -197,6 +198,19 @@ def test_a_missing_tied_key_is_offered_a_copy() -> None:
     copied = plan([{"op": "copy", "from": "wte", "to": "head"}], {"wte": [4, 2], "x": [1]}, want)
     assert copied.is_complete
     copied.raise_for_gaps()
+
+
+@pytest.mark.parametrize(("op", "refused"), [("cast", True), ("rename", False)])
+def test_only_so_many_rules_change_one_tensor(op: str, refused: bool) -> None:
+    rules: list[dict[str, Any]] = (
+        [{"op": "cast", "keys": "w", "dtype": dtype} for dtype in ("f64", "f32") * 60]
+        if op == "cast"
+        else [{"op": "rename", "map": {old: new}} for old, new in (("w", "v"), ("v", "w")) * 60]
+    )
+    have = manifest({"w": [2]})
+    with pytest.raises(RuleError, match="'w' would be changed by more than 100 rules") if refused else nullcontext():
+        assert plan(rules, have, have).is_complete
+    assert plan(rules[:100], have, have).is_complete
 
 
 def test_several_faults_are_raised_together() -> None:
