@@ -66,13 +66,21 @@ class Checkpoint(Struct, frozen=True):
 
 def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...]:
     """Group the keys whose tensors are the same view: same place in the file, shape, stride, dtype and lazy bits."""
-    places = [_place(ref) for ref in tensors.values()]
-    shared = {place for place, number in Counter(places).items() if number > 1}
+    begins = [_begin(ref) for ref in tensors.values()]
+    shared = {begin for begin, number in Counter(begins).items() if number > 1}
     groups: dict[object, list[str]] = {}
-    for (key, ref), place in zip(tensors.items(), places, strict=True):
-        if place in shared and ref.spec.numel:
-            groups.setdefault((place, ref.spec, ref.stride, ref.lazy), []).append(key)
+    for (key, ref), begin in zip(tensors.items(), begins, strict=True):
+        if begin in shared and ref.spec.numel:
+            groups.setdefault((_place(ref), ref.spec, ref.stride, ref.lazy), []).append(key)
     return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)
+
+
+def _begin(ref: TensorRef) -> int:
+    """Give a number that differs where two tensors of one file begin at different places."""
+    storage = ref.storage
+    if isinstance(storage, Joined):
+        return id(storage)
+    return (storage.offset + storage.skip) * 8 + (ref.offset * ref.spec.dtype.bits if ref.offset else 0)
 
 
 def _place(ref: TensorRef) -> object:
