@@ -101,8 +101,8 @@ class KeyPattern(Struct, frozen=True, dict=True):
     def matches(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """Give each key that matches, with the texts of its placeholders."""
         start, end = self._ends
-        for key in keys:
-            if key.startswith(start) and key.endswith(end) and (bound := self.match(key)) is not None:
+        for key in [key for key in keys if key.startswith(start) and key.endswith(end)]:
+            if (bound := self.match(key)) is not None:
                 yield key, bound
 
     def __str__(self) -> str:

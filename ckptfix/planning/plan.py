@@ -18,12 +18,12 @@ from ckptfix.keys import VarValue, nearest_to_each
 from ckptfix.planning.budget import over_budget
 from ckptfix.planning.report import Missing, Pair, Report, Unexpected
 from ckptfix.planning.table import (
+    Expressions,
     Row,
     Step,
     Table,
     apply_edit,
     dropped_sources,
-    expressions,
     read_table,
     strip_prefixes,
 )
@@ -265,7 +265,7 @@ class Walked(Struct, frozen=True):
 def walk(recipe: Recipe, table: Table, scope: Scope) -> Iterator[Walked]:
     """Apply the rules one after the other. `scope` gives everything but the table."""
     for number, (rule, origin) in enumerate(zip(recipe.rules, recipe.origins, strict=True), 1):
-        here = replace(scope, table=expressions(table))
+        here = replace(scope, table=Expressions(table))
         edit = rule.edit(here)
         if rule.optional:
             edit = replace(edit, unmatched=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -54,9 +54,23 @@ def read_table(have: Manifest) -> Table:
     return {key: Row(Read(key, spec)) for key, spec in have.items()}
 
 
-def expressions(table: Mapping[str, Row]) -> dict[str, Expr]:
-    """Give the table as rules see it."""
-    return {key: row.expr for key, row in table.items()}
+class Expressions(Mapping[str, Expr]):
+    """A table as rules see it."""
+
+    def __init__(self, table: Table) -> None:
+        self._rows = table
+
+    def __getitem__(self, key: str) -> Expr:
+        return self._rows[key].expr
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def strip_prefixes(table: Table, prefixes: tuple[str, ...], origin: Origin) -> tuple[Table, list[CkptfixError]]:
