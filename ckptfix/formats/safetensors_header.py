@@ -82,19 +82,25 @@ _Members = tuple[Mapping[str, _Entry], Mapping[str, str]]
 
 
 def _read_plain(raw: bytes) -> _Members | None:
-    """Read a header as nearly all are, several times as fast; None for any other, and for a wrong one.
+    """Read a header as nearly all are, several times as fast; None for any other. Raises MalformedFile.
 
     Where no name is escaped, each text of an entry has two quotation marks: their number tells of a name given twice.
     """
-    # What would cost much before it is found to be another kind is not tried; a receipt may have two maps a tensor.
-    if len(raw) > _MOST_PLAIN or raw.count(b"{") > 4 * raw.count(b'"data_offsets"') + 4:
+    if len(raw) > _MOST_PLAIN:
         return None
     try:
         members = _MEMBERS.decode(raw)
-        aside = bytes(members.pop("__metadata__", b""))
-        entries = {key: _ENTRY.decode(member) for key, member in members.items()}
     except (DecodeError, RecursionError):
         return None
+    aside = bytes(members.pop("__metadata__", b""))
+    entries: dict[str, _Entry] = {}
+    for key, member in members.items():
+        try:
+            entries[key] = _ENTRY.decode(member)
+        except (DecodeError, RecursionError):
+            alone = decode_json(b'{"":%b}' % bytes(member), "the header")
+            _read_entry(key, read_json_object(alone, "the header")[""])  # says what is wrong with it
+            return None
     quotes, escapes, minus_zeros = (raw.count(mark) - aside.count(mark) for mark in (b'"', b"\\", b"-0"))
     if escapes or minus_zeros or quotes != _QUOTES_OF_ENTRY * len(entries) + 2 * bool(aside):
         return None
