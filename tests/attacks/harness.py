@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.clock import slowness
+from tests.clock import is_over, slowness
 
 from .server import BREACH, MEGABYTES
 
@@ -98,8 +98,7 @@ def breach_of(outcome: Outcome) -> str | None:
         return f"it ended by signal {-outcome.status} after {outcome.wall:.1f} s"
     if outcome.status not in (0, 1, 2, 3, 4) or "Traceback" in outcome.err:
         return f"it ended with {outcome.status}: {outcome.err[-300:]}"
-    # The loop that tells how slow the machine is suffers less from a slow one than a machine of pickles does.
-    if outcome.cpu > CPU_SECONDS and outcome.cpu > 1.5 * CPU_SECONDS * slowness():
+    if is_over(outcome.cpu, CPU_SECONDS):
         return f"it took {outcome.cpu:.2f} s"
     if outcome.megabytes > MEGABYTES:
         return f"it took {outcome.megabytes:.0f} MB"
@@ -146,4 +145,9 @@ class Tally:
 
     def numbers(self) -> dict[str, float]:
         """Give what is recorded."""
-        return {"inputs": self.inputs, "seconds": round(self.seconds, 3), "megabytes": round(self.megabytes, 1)}
+        return {
+            "inputs": self.inputs,
+            "seconds": round(self.seconds, 3),
+            "slowness": round(slowness(), 2),
+            "megabytes": round(self.megabytes, 1),
+        }

@@ -24,6 +24,7 @@ _HEAD = (
 def page() -> str:
     """Write the page. Raises LookupError where a run has left no numbers."""
     attacks, fuzz, kills = _under("attacks-"), _under("fuzz-"), _under("kills-")
+    slowest = max(attacks, key=lambda one: float(one["seconds"]))
     outputs = [one for one in _under("flips-") if "verify" in one]
     rows = {known.name: _one(f"fuzz-{known.name.replace(' ', '-')}") for known in list_formats()}
     return fill(
@@ -31,7 +32,8 @@ def page() -> str:
             "malformed": _sum(_under("attacks-malformed-"), "inputs"),
             "malicious": _sum(_under("attacks-malicious-"), "inputs"),
             "recipes": _one("attacks-recipes")["inputs"],
-            "attack_seconds": max(one["seconds"] for one in attacks),
+            "attack_seconds": slowest["seconds"],
+            "attack_slowness": slowest["slowness"],
             "attack_megabytes": round(max(one["megabytes"] for one in attacks)),
             "mutations": _sum(fuzz, "mutations"),
             "fuzz_seconds": max(one["seconds"] for one in fuzz),
