@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ckptfix.digest import hash_chunks
@@ -12,13 +12,11 @@ from ckptfix.execute.cast import Casting
 from ckptfix.execute.finite import Count, count, count_in, refuse_introduced
 from ckptfix.execute.moves import Move, move_of
 from ckptfix.expr import Expr, Initial, Read
-from ckptfix.formats.base import CHUNK, Reader, TensorRef
+from ckptfix.formats.base import CHUNK, Chunks, Reader, TensorRef
 from ckptfix.targets.base import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Chunks = Iterator[bytes | memoryview]
 
 
 class Values:

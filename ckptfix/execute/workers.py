@@ -57,7 +57,7 @@ class Workers:
     def __enter__(self) -> Workers:
         try:
             for thread in self._threads:
-                self._start(thread)
+                thread.start()
         except BaseException:
             self._end()
             raise
@@ -70,34 +70,27 @@ class Workers:
             if error is None and not self._threads:
                 self._work()
             elif error is None:
-                self._wait()
+                # Not by `join`, which, interrupted before Python 3.13, takes a thread that runs for one that ended.
+                for _ in self._threads:
+                    self._ended.get()
         finally:
             self._end()
         if error is None and self._failed is not None:
             raise self._failed
 
-    def _start(self, thread: threading.Thread) -> None:
-        with self._lock:
-            self._running += 1
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more
-            self._running -= 1
-            raise
-
     def _end(self) -> None:
-        """Stop, and wait whatever signals say: a thread must not outlive the files that it writes."""
+        """Stop, and wait whatever signals say: a thread must not outlive the files that it writes.
+
+        One that does not count as running yet will find that it is to stop before it takes a job.
+        """
         self._stop = True
         while self._running:
             with suppress(KeyboardInterrupt):
-                self._wait()
-
-    def _wait(self) -> None:
-        """Wait for all threads; not by `join`, which, interrupted before Python 3.13, takes a running one for ended."""
-        while self._running:
-            self._ended.get()
+                self._ended.get()
 
     def _run(self) -> None:
+        with self._lock:
+            self._running += 1
         try:
             self._work()
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ckptfix.counts import count
@@ -67,7 +67,7 @@ def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple
         yield f"{values} that unpickling would have made by calling code (--security lists them)"
 
 
-@cache
+@lru_cache(maxsize=1 << 12)
 def _columns(spec: TensorSpec) -> tuple[str, ...]:
     return str(spec.dtype), str([*spec.shape]), f"{spec.numel:,}"
 

@@ -7,7 +7,7 @@ tensor is loaded, and torch is not imported. `Reader` is the one place where ten
 from ckptfix.formats.base.beside import file_beside, is_index, lacking
 from ckptfix.formats.base.file import BLOCK, CHUNK, File, Stamp, Window, access_error, inflate, is_folder, narrow
 from ckptfix.formats.base.format import Contents, Format, ShardedFormat
-from ckptfix.formats.base.joined import Joined, Piece
+from ckptfix.formats.base.joined import Chunks, Joined, Piece
 from ckptfix.formats.base.json_object import is_unicode, read_json_object
 from ckptfix.formats.base.output import FileLayout, Frame, Places, Slot
 from ckptfix.formats.base.ranges import Range, ranges_of
@@ -29,6 +29,7 @@ __all__ = [
     "CHUNK",
     "MAX_NBYTES",
     "MAX_RANK",
+    "Chunks",
     "Contents",
     "File",
     "FileLayout",
