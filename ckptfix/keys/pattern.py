@@ -7,13 +7,14 @@ the user's, or several wildcards whose ends no dot fixes), it runs in RE2, whose
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, cast
 
 from msgspec import Struct
 
 from ckptfix.errors import PatternError
+from ckptfix.keys.index import Searchable
 
 _TOKEN = re.compile(
     r"\{(?P<name>[A-Za-z_]\w*)(?::(?P<kind>/.*?/(?=\})|[^{}]*))?\}|(?P<many>\*\*)|(?P<one>\*)|(?P<stray>[{}])"
@@ -68,10 +69,10 @@ class KeyPattern(Struct, frozen=True, dict=True):
         return _compile_linear(self.text, self._source).fullmatch
 
     @cached_property
-    def _ends(self) -> tuple[str, str]:
-        """The literal text before the first placeholder and after the last, which rules out most keys at once."""
+    def _ends(self) -> tuple[str, str] | None:
+        """The literal text before the first placeholder and after the last; None where there is no placeholder."""
         tokens = list(_TOKEN.finditer(self.text))
-        return (self.text[: tokens[0].start()], self.text[tokens[-1].end() :]) if tokens else (self.text, "")
+        return (self.text[: tokens[0].start()], self.text[tokens[-1].end() :]) if tokens else None
 
     @cached_property
     def choices(self) -> Mapping[str, tuple[str, ...]]:
@@ -82,7 +83,8 @@ class KeyPattern(Struct, frozen=True, dict=True):
 
     def check(self) -> None:
         """Compile the pattern now. Raises PatternError where the regex of a placeholder cannot be read."""
-        _ = self._fullmatch
+        if self._ends is not None:
+            _ = self._fullmatch
 
     def match(self, key: str) -> dict[str, str] | None:
         """Give the placeholders' texts where the whole key matches, else None.
@@ -98,10 +100,18 @@ class KeyPattern(Struct, frozen=True, dict=True):
                 return None
         return bound
 
-    def matches(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    def matches(self, keys: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """Give each key that matches, with the texts of its placeholders."""
+        if self._ends is None:
+            if self.text in keys:
+                yield self.text, {}
+            return
         start, end = self._ends
-        for key in [key for key in keys if key.startswith(start) and key.endswith(end)]:
+        if isinstance(keys, Searchable):
+            found = keys.between(start, end)
+        else:
+            found = [key for key in keys if key.startswith(start) and key.endswith(end)]
+        for key in found:
             if (bound := self.match(key)) is not None:
                 yield key, bound
 

@@ -14,7 +14,7 @@ from ckptfix.diff import Diff, compare
 from ckptfix.edits import Scope
 from ckptfix.errors import CkptfixError, IncompletePlan, Origin, PlanErrors, UnknownVariable
 from ckptfix.expr import Cast, sources
-from ckptfix.keys import VarValue, nearest_to_each
+from ckptfix.keys import KeyIndex, VarValue, nearest_to_each
 from ckptfix.planning.budget import over_budget
 from ckptfix.planning.report import Missing, Pair, Report, Unexpected
 from ckptfix.planning.table import (
@@ -264,14 +264,16 @@ class Walked(Struct, frozen=True):
 
 def walk(recipe: Recipe, table: Table, scope: Scope) -> Iterator[Walked]:
     """Apply the rules one after the other. `scope` gives everything but the table."""
+    index = KeyIndex(table)
     for number, (rule, origin) in enumerate(zip(recipe.rules, recipe.origins, strict=True), 1):
-        here = replace(scope, table=Expressions(table))
+        here = replace(scope, table=Expressions(table, index))
         edit = rule.edit(here)
         if rule.optional:
             edit = replace(edit, unmatched=())
         keys = scope.want if rule.matches_in == "target" else table
         table, step = apply_edit(table, number, origin, edit, keys, rule.matches_in)
         yield Walked(rule, here, step, table)
+        index.follow(table, [made.key for made in edit.made if table[made.key].rule == number])
 
 
 def _compare(table: Mapping[str, Row], want: Manifest) -> Diff:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ckptfix.edits import Edit, Made
 from ckptfix.errors import CkptfixError, KeyCollision, Origin, RuleError, UnmatchedPattern
 from ckptfix.expr import Expr, Read, sources
-from ckptfix.keys import KeyPattern, nearest_keys
+from ckptfix.keys import KeyIndex, KeyPattern, Searchable, nearest_keys
 from ckptfix.tensors import Manifest
 
 MAX_DEPTH = 100
@@ -54,11 +54,18 @@ def read_table(have: Manifest) -> Table:
     return {key: Row(Read(key, spec)) for key, spec in have.items()}
 
 
-class Expressions(Mapping[str, Expr]):
-    """A table as rules see it."""
+class Expressions(Searchable[Expr]):
+    """A table as rules see it. The index goes on to the next table, and then this one needs its own."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, index: KeyIndex) -> None:
         self._rows = table
+        self._index = index
+
+    def between(self, start: str, end: str) -> list[str]:
+        """List the keys that begin with one text and end with another, in the order of the table."""
+        if self._index.keys is not self._rows:
+            self._index = KeyIndex(self._rows)
+        return self._index.between(start, end)
 
     def __getitem__(self, key: str) -> Expr:
         return self._rows[key].expr

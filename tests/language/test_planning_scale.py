@@ -26,14 +26,14 @@ def cpu(action: Callable[[], object]) -> float:
     return least
 
 
-def renamed(keys: int) -> Plan:
-    """Plan the renaming of so many keys by one rule for each of their fifty kinds."""
-    have = manifest({f"layers.{n}.part{kind}.weight": [2] for n in range(keys // RULES) for kind in range(RULES)})
-    want = manifest({f"blocks.{n}.p{kind}.w": [2] for n in range(keys // RULES) for kind in range(RULES)})
-    rules: list[dict[str, Any]] = [
-        {"op": "rename", "map": {f"layers.{{n}}.part{kind}.weight": f"blocks.{{n}}.p{kind}.w"}} for kind in range(RULES)
+def renamed(keys: int, rules: int = RULES) -> Plan:
+    """Plan the renaming of so many keys of as many kinds by one rule for each kind."""
+    have = manifest({f"layers.{n}.part{kind}.weight": [2] for n in range(keys // rules) for kind in range(rules)})
+    want = manifest({f"blocks.{n}.p{kind}.w": [2] for n in range(keys // rules) for kind in range(rules)})
+    written: list[dict[str, Any]] = [
+        {"op": "rename", "map": {f"layers.{{n}}.part{kind}.weight": f"blocks.{{n}}.p{kind}.w"}} for kind in range(rules)
     ]
-    return plan(rules, have, want)
+    return plan(written, have, want)
 
 
 def test_the_cost_grows_with_the_keys_alone() -> None:
@@ -55,3 +55,19 @@ def test_experts_are_stacked_and_taken_apart_in_seconds() -> None:
     assert back.is_complete
     assert back.report().tensors == 1
     assert time.process_time() - begun < 15
+
+
+def test_a_new_name_for_every_key_takes_as_long_as_there_are_keys() -> None:
+    def pairs(keys: int) -> Plan:
+        pairs = {f"layers.{n}.weight": f"blocks.{n}.w" for n in range(keys)}
+        shapes = ({key: [2] for key in side} for side in (pairs.keys(), pairs.values()))
+        return plan([{"op": "rename", "map": pairs}], *shapes)
+
+    few, many = (cpu(lambda keys=keys: pairs(keys)) for keys in (4_000, 20_000))  # type: ignore[misc]
+    assert pairs(4_000).is_complete
+    assert many < 3 * 5 * few
+
+
+def test_many_rules_take_little_more_than_few() -> None:
+    few, many = (cpu(lambda rules=rules: renamed(20_000, rules)) for rules in (5, 200))  # type: ignore[misc]
+    assert many < 8 * few
