@@ -31,6 +31,8 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.set_threshold(200_000)
     # Looking for plugins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # numpy is loaded to cast; the threads that its linear algebra starts would take the processors from the casting.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ckptfix.cli.main import run
 
     try:
