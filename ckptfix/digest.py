@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from blake3 import blake3
+
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_PIECE = 1024
+"""Members of a mapping whose text is held at once."""
 
 NO_DIGEST = "0" * 64
 """Stands in for a digest whose width must be known before its value is."""
@@ -37,8 +41,25 @@ def hash_text(text: str) -> str:
 
 def hash_document(document: object) -> str:
     """Hash a JSON document in its canonical form: sorted keys, no blanks, ASCII."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hash_chunks([text.encode("ascii")])
+    return hash_chunks(text.encode("ascii") for text in _canonical(document))
+
+
+def _canonical(document: object) -> Iterator[str]:
+    """Give the text in pieces: a long list or mapping of many tensors is held once, and its text never whole."""
+    if isinstance(document, list):
+        yield "["
+        for number, part in enumerate(document):
+            yield "," if number else ""
+            yield from _canonical(part)
+        yield "]"
+    elif isinstance(document, dict) and len(document) > _PIECE:
+        names = sorted(document)
+        for start in range(0, len(names), _PIECE):
+            yield "," if start else "{"
+            yield _to_json({name: document[name] for name in names[start : start + _PIECE]})[1:-1]
+        yield "}"
+    else:
+        yield _to_json(document)
 
 
 def crc32(data: bytes | memoryview, before: int = 0) -> int:

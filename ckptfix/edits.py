@@ -54,7 +54,7 @@ class Scope(Struct, frozen=True):
         return template.fill(bound, self.variables)
 
 
-class Made(Struct, frozen=True):
+class Made(Struct, frozen=True, gc=False):
     """A key that a rule makes, how, and out of which keys of the table."""
 
     key: str

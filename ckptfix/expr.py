@@ -17,7 +17,7 @@ from ckptfix.layout import Axes
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
-class Read(Struct, frozen=True):
+class Read(Struct, frozen=True, gc=False):
     """A tensor of the source, as it lies there."""
 
     key: str

@@ -22,7 +22,7 @@ _FEW = 8 << 20
 """Bytes that are not worth a thread."""
 
 
-class Output(Struct, frozen=True):
+class Output(Struct, frozen=True, gc=False):
     """One tensor to write: how it is made, where it goes, and what is asked for of its bytes."""
 
     key: str

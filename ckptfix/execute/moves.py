@@ -16,7 +16,7 @@ from ckptfix.formats.base import Joined, Range, TensorRef, ranges_of
 from ckptfix.tensors import DType, Shape, TensorSpec
 
 
-class Move(Struct, frozen=True):
+class Move(Struct, frozen=True, gc=False):
     """Elements of the source in the order of an output, and the dtypes that they are cast to, one after the other."""
 
     ref: TensorRef

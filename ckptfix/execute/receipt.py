@@ -25,7 +25,7 @@ _VERSION = 3
 _BEGINNING = f'{{"schema_version":{_VERSION},"ckptfix":'
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One output tensor. `rule` counts from 1 and is None for an untouched tensor."""
 
     made: Literal["loaded", "filled"]

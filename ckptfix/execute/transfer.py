@@ -73,7 +73,7 @@ class Meter:
             self._hasher = None
 
 
-class Run(Struct, frozen=True):
+class Run(Struct, frozen=True, gc=False):
     """Bytes from `start` on of a source that go to `offset` in the output: those of each key, one after another."""
 
     path: Path

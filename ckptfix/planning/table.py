@@ -18,7 +18,7 @@ MAX_DEPTH = 100
 _MOST_FAULTS = 5
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """One key of the table. `rule` counts from 1; None for a tensor that no rule has touched.
 
     `depth` counts the rules that have changed the tensor, one after another; a new name changes nothing.

@@ -15,7 +15,7 @@ from .sparse import write_sparse
 
 MB = 1 << 20
 BASE = {"rename": 32 * MB, "cast": 64 * MB}
-EACH = {".safetensors": 3072, ".pth": 5120}
+EACH = {".safetensors": 2048, ".pth": 2560}
 """Bytes for each tensor: its entries in two headers, in the plan and in the receipt."""
 RULES = {
     "rename": '{op: rename, map: {"m.{x:**}": "n.{x}"}}',

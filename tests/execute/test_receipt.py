@@ -10,6 +10,7 @@ import torch
 from blake3 import blake3
 
 from ckptfix import __version__, adapt, load_recipe
+from ckptfix.digest import hash_document
 from ckptfix.errors import MalformedFile
 from ckptfix.execute.receipt import Receipt, read_receipt
 from ckptfix.formats import open_checkpoint
@@ -121,3 +122,12 @@ def test_its_length_does_not_depend_on_the_digests() -> None:
 def test_a_receipt_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(MalformedFile, match="receipt under 'ckptfix' cannot be read"):
         Receipt.from_text(text, "here")
+
+
+@pytest.mark.parametrize("entries", [0, 1, 1024, 1025, 5000])
+def test_digests_are_of_the_canonical_text(entries: int) -> None:
+    """However it is cut, the text that is hashed is what `json` writes: ASCII, keys sorted, no blanks."""
+    mapping = {f"{number:x}.é": [number, None] for number in range(entries)}
+    for document in (mapping, [mapping, [], {}, "ü", mapping], [[mapping]], {"inside": mapping}):
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        assert hash_document(document) == blake3(text.encode()).hexdigest()

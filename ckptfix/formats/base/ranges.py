@@ -15,7 +15,7 @@ _SHORT = 1 << 16
 """Runs of fewer bytes are gathered in blocks: a system call for each would cost more than copying it."""
 
 
-class Range(Struct, frozen=True):
+class Range(Struct, frozen=True, gc=False):
     """Some bytes of a file."""
 
     path: Path

@@ -46,12 +46,11 @@ class Storage(NamedTuple):
         return cls(Path(), 0, len(data), len(data), byteorder=byteorder, held=data)
 
 
-class TensorRef(Struct, frozen=True):
+class TensorRef(Struct, frozen=True, gc=False):
     """A tensor in a file: a strided view of a storage, or several joined. `offset` and `stride` count elements.
 
     The constructor of a ref has already checked that the view lies inside the storage. `lazy` names a bit that
-    torch applies on reading (`conj`, `neg`). Nothing changes a ref: it is not frozen because a frozen one takes four
-    times as long to make, and a file has a hundred thousand.
+    torch applies on reading (`conj`, `neg`).
     """
 
     spec: TensorSpec

@@ -60,7 +60,7 @@ def emit_metadata(
         out.text(digest)
     out.put(b"uu")
     out.end()
-    return b"\x80\x02" + b"".join(out.parts) + b"."
+    return b"\x80\x02" + out.data + b"."
 
 
 def _tensor(out: _Emitter, key: str, spec: TensorSpec) -> None:

@@ -39,7 +39,7 @@ def emit(frame: Frame, tensors: Mapping[str, TensorSpec], storages: Mapping[str,
     emitter.put(b"\x80\x02")
     emitter.value(frame)
     emitter.put(b".")
-    return b"".join(emitter.parts)
+    return bytes(emitter.data)
 
 
 class _Emitter(PickleWriter):

@@ -7,15 +7,15 @@ from ckptfix.tensors import TensorSpec
 
 
 class PickleWriter:
-    """Collects opcodes in `parts`. A global is named once, and then remembered."""
+    """Collects opcodes in `data`. A global is named once, and then remembered."""
 
     def __init__(self) -> None:
-        self.parts: list[bytes] = []
+        self.data = bytearray()
         self._memo: dict[tuple[str, str], int] = {}
 
     def put(self, data: bytes) -> None:
         """Add opcodes as they are."""
-        self.parts.append(data)
+        self.data += data
 
     def name(self, module: str, name: str) -> None:
         """Name a global; the second time by reference."""

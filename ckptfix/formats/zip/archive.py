@@ -25,7 +25,7 @@ _UTF8 = 0x0800
 _EPOCH = 0x21  # 1 January 1980: a time of writing would make equal inputs give different files
 
 
-class Member(Struct, frozen=True):
+class Member(Struct, frozen=True, gc=False):
     """One entry of an archive: its name, its length in bytes, and where it lies."""
 
     name: bytes
@@ -84,13 +84,15 @@ def directory_nbytes(members: Mapping[str, Member]) -> int:
 def directory(members: Mapping[str, Member], crc32: Mapping[str, int]) -> tuple[int, bytes]:
     """Give the directory with its end records, and the byte it goes to. zip64 records are always written."""
     start = max((member.end for member in members.values()), default=0)
-    records = b"".join(member.central_header(crc32[name]) for name, member in members.items())
+    records = bytearray()
+    for name, member in members.items():
+        records += member.central_header(crc32[name])
     count, length = len(members), len(records)
     end64 = _END64.pack(b"PK\6\6", _END64.size - 12, _VERSION, _VERSION, 0, 0, count, count, length, start)
     locator = _END64_LOCATOR.pack(b"PK\6\7", 0, start + length, 1)
     short = min(count, 0xFFFF)
     end = _END.pack(b"PK\5\6", 0, 0, short, short, min(length, _SENTINEL), min(start, _SENTINEL), 0)
-    return start, records + end64 + locator + end
+    return start, bytes(records + end64 + locator + end)
 
 
 def seal_members(
@@ -98,5 +100,7 @@ def seal_members(
 ) -> Iterator[tuple[int, bytes]]:
     """Give the local headers, the texts and the directory, with their offsets."""
     for name, member in members.items():
-        yield member.header, member.local_header(crc32[name]) + texts.get(name, b"")
+        yield member.header, member.local_header(crc32[name])
+        if name in texts:
+            yield member.data, texts[name]
     yield directory(members, crc32)
