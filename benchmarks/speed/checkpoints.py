@@ -26,6 +26,11 @@ class Checkpoint:
     shapes: Mapping[str, tuple[int, ...]]
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors together."""
+        return sum(BYTES * math.prod(shape) for shape in self.shapes.values())
+
 
 def llama(size: int) -> Checkpoint:
     """Lay out a language model of 300 tensors and about `size` bytes."""

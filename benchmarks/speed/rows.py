@@ -42,7 +42,7 @@ class Bar:
 @dataclass(frozen=True)
 class Row:
     """A race on one checkpoint; the first contender is what the others are compared with. Without `edit` nothing is
-    written; `repeat` multiplies the runs of what is over soon."""
+    written; `repeat` multiplies the runs of what is over soon; `disk` names a file system to run on, of its own."""
 
     name: str
     title: str
@@ -53,6 +53,7 @@ class Row:
     recipe: str = ""
     forms: Sequence[str] = ("safetensors",)
     repeat: int = 1
+    disk: str = ""
 
 
 def adapt(name: str, form: str = "safetensors", *options: str, suffix: str = ".safetensors") -> Contender:
@@ -161,6 +162,15 @@ def rows(size: int) -> list[Row]:
             [Bar(NO_DIGEST, ratio=1.25, memory=moves(300))],
             edit="rename",
             forms=("pth",),
+        ),
+        Row(
+            "reflink",
+            "Rename and drop on a file system that shares blocks (XFS)",
+            model,
+            [replace(CP, name="cp --reflink", command="cp --reflink=always {safetensors} {out}.safetensors"), BARE],
+            [Bar(NO_DIGEST, seconds=0.3)],
+            edit="rename",
+            disk="xfs",
         ),
         Row(
             "split",

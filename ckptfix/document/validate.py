@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -170,6 +169,8 @@ def _hint(name: str, choices: list[str]) -> str | None:
 
 
 def _close(name: str, choices: list[str]) -> list[str]:
+    from difflib import get_close_matches
+
     return get_close_matches(name, choices, 1, 0.5)
 
 

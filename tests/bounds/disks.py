@@ -1,19 +1,17 @@
-"""Small file systems of their own, on a file that a loop device shows as a disk."""
+"""Small file systems that share blocks, and how much of a file is shared."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.durability.test_space import mounted
+from benchmarks.speed import disk as disks
 
 SIZE = 400 << 20
 """Bytes of a disk: mkfs.xfs makes none below 300 MB. Only what is written takes room."""
@@ -24,14 +22,11 @@ _FIEMAP, _SHARED, _LAST = 0xC020660B, 0x2000, 0x1
 @contextmanager
 def disk(kind: str, folder: Path) -> Iterator[Path]:
     """Make and mount a file system that can share blocks; skip where this machine cannot."""
-    make = shutil.which(f"mkfs.{kind}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if make is None:
-        pytest.skip(f"mkfs.{kind} is not installed")
-    image = folder.with_suffix(".image")
-    with image.open("wb") as file:
-        file.truncate(SIZE)
-    subprocess.run([make, "-q", image], check=True, capture_output=True)
-    with mounted(folder, "-t", kind, "-o", "loop", device=image) as place:
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(disks.disk(kind, folder, SIZE))
+        except disks.NoDisk as error:
+            pytest.skip(str(error))
         yield place
 
 
