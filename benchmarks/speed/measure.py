@@ -23,8 +23,9 @@ FORKED = 0x40
 PAUSE = 0.002
 """Seconds between two looks at the memory."""
 FEW = 3
-"""Runs of a command that takes more than TOO_SLOW times what the first one does."""
+"""Runs of a command that takes more than TOO_SLOW times what the first one does, and more than LONG seconds."""
 TOO_SLOW = 5
+LONG = 1.0
 
 
 class CommandFailed(Exception):
@@ -83,7 +84,7 @@ def race(lanes: Sequence[Lane], runs: int) -> list[Result]:
 
 
 def _is_slow(own: Sequence[Run], first: Sequence[Run]) -> bool:
-    return median(run.seconds for run in own) > TOO_SLOW * median(run.seconds for run in first)
+    return median(run.seconds for run in own) > max(LONG, TOO_SLOW * median(run.seconds for run in first))
 
 
 def _first(lane: Lane) -> Result:

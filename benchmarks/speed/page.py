@@ -8,7 +8,7 @@ from string import Template
 
 from benchmarks.speed.charts import draw_growth, draw_ratios
 from benchmarks.speed.machine import describe
-from benchmarks.speed.measure import FEW, TOO_SLOW
+from benchmarks.speed.measure import FEW, LONG, TOO_SLOW
 from benchmarks.speed.rows import MB, Bar, Growth
 from benchmarks.speed.running import Course, Finished
 
@@ -31,6 +31,7 @@ def write_page(
         runs=course.runs,
         few=FEW,
         slow=TOO_SLOW,
+        long=f"{LONG:g}",
         charts=charts.name,
         bars=bars_table(finished),
         rows="\n\n".join(f"### {one.row.title}\n\n{results_table(one)}" for one in finished),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.speed.checkpoints import FORMS, LAYERS, SHARDS, fused, llama, make, single, small
-from benchmarks.speed.measure import FEW, CommandFailed, Lane, Result, Run, peak_memory, race, run
+from benchmarks.speed.measure import FEW, LONG, CommandFailed, Lane, Result, Run, peak_memory, race, run
 from benchmarks.speed.outputs import difference, read
 from benchmarks.speed.page import bars_table, write_page
 from benchmarks.speed.rows import BARE, CP, LOAD_FILE, MB, NO_DIGEST, Bar, Contender, Growth, Row, growths, rows
@@ -32,7 +32,7 @@ def lane(name: str, log: Path, *, sleep: float = 0.0, wrong: str | None = None) 
 
 def test_lanes_run_in_turn_and_slow_ones_leave(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    results = race([lane("a", log), lane("b", log), lane("slow", log, sleep=0.5)], FEW + 1)
+    results = race([lane("a", log), lane("b", log), lane("slow", log, sleep=LONG + 0.1)], FEW + 1)
     assert log.read_text().split() == ["a", "b", "slow"] * (FEW + 1) + ["a", "b"]
     assert [len(result.runs) for result in results] == [FEW + 1, FEW + 1, FEW]
     assert results[2].seconds > 0.5 > results[2].cpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -20,7 +20,7 @@ MAX_NBYTES = (1 << 63) - 1
 """Bytes of a tensor: torch counts them in a signed 64-bit integer."""
 
 
-class Storage(NamedTuple):
+class Storage(Struct, frozen=True, gc=False):
     """A run of bytes in a file that one or more tensors view.
 
     `offset` and `stored_nbytes` say where the run lies in the file, `nbytes` how long it is once decoded; they

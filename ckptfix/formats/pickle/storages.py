@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ckptfix.errors import MalformedFile
 from ckptfix.formats.base import MAX_NBYTES, Node, Storage
 from ckptfix.formats.pickle.values import STORAGE_TYPES, Global, StorageValue, is_of_torch, text_of
@@ -93,7 +95,8 @@ def part_of(whole: StorageValue, key: str, offset: Node, numel: Node) -> Storage
     if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= available:
         raise MalformedFile(f"a view of storage {key!r} leaves its {available} elements")
     nbytes = numel * itemsize
-    run = whole.storage._replace(
+    run = replace(
+        whole.storage,
         offset=whole.storage.offset + offset * itemsize,
         nbytes=nbytes,
         stored_nbytes=nbytes,

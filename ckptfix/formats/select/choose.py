@@ -23,7 +23,7 @@ from ckptfix.formats.select.nesting import (
     is_tensor,
     join,
     mapping_of,
-    name_of,
+    names_in,
 )
 from ckptfix.formats.select.unread import describe_beside, describe_unread, is_unread
 from ckptfix.tensors import DType, Manifest
@@ -147,7 +147,7 @@ def _is_inside(path: str, other: str) -> bool:
 def _own_tensors(node: Node) -> list[Node]:
     """Give the tensors directly in a mapping with text keys; none for anything else."""
     mapping = mapping_of(node)
-    if mapping is None or any(name_of(key) is None for key, _ in mapping.items):
+    if mapping is None or None in names_in(mapping):
         return []
     return [value for _, value in mapping.items if is_tensor(value)]
 

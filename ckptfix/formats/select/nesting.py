@@ -64,6 +64,11 @@ def name_of(key: Node) -> str | None:
         return None
 
 
+def names_in(mapping: Pairs) -> set[str | None]:
+    """Give the keys of a mapping as text, None among them for those that are not text."""
+    return {key if isinstance(key, str) else name_of(key) for key, _ in mapping.items}
+
+
 def mapping_of(node: Node) -> Pairs | None:
     """Give the mapping that a value is or stands for; None where it is none.
 
@@ -94,8 +99,7 @@ def is_module(node: Node) -> bool:
     """Whether a value is a pickled `torch.nn.Module`: its attributes tell, whatever its class."""
     if not isinstance(node, Opaque) or not isinstance(node.state, Pairs):
         return False
-    names = {name_of(key) for key, _ in node.state.items}
-    return {"_parameters", "_modules"} <= names
+    return {"_parameters", "_modules"} <= names_in(node.state)
 
 
 def _module_mapping(module: Opaque) -> Pairs:
@@ -121,14 +125,14 @@ def is_tensor(node: Node) -> bool:
 def is_optimizer(node: Node) -> bool:
     """Whether a value is the state of an optimizer."""
     mapping = mapping_of(node)
-    return mapping is not None and {"state", "param_groups"} <= {name_of(key) for key, _ in mapping.items}
+    return mapping is not None and {"state", "param_groups"} <= names_in(mapping)
 
 
 def children(node: Node) -> Named:
     """List what lies directly inside a value, with the names that a dotted path gives them."""
     mapping = mapping_of(node)
     if mapping is not None:
-        found = [(_label(key), value) for key, value in mapping.items]
+        found = _labelled(mapping)
     elif isinstance(node, list | tuple):
         return [(str(index), value) for index, value in enumerate(node)]
     else:
@@ -138,6 +142,10 @@ def children(node: Node) -> Named:
         if _attributes(node) is None:
             found.append(("state", node.state))
     return found
+
+
+def _labelled(mapping: Pairs) -> Named:
+    return [(key if isinstance(key, str) else _label(key), value) for key, value in mapping.items]
 
 
 def _label(key: Node) -> str:
@@ -220,7 +228,7 @@ def _inside(value: Node, follow: Literal["mappings", "everything"], root: Node) 
     mapping = mapping_of(value)
     if mapping is None or (value is not root and is_optimizer(value)):
         return None
-    return [(_label(key), child) for key, child in mapping.items]
+    return _labelled(mapping)
 
 
 def join(path: str, name: str) -> str:
