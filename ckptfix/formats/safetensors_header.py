@@ -101,7 +101,8 @@ def _read_plain(raw: bytes) -> _Members | None:
             alone = decode_json(b'{"":%b}' % bytes(member), "the header")
             _read_entry(key, read_json_object(alone, "the header")[""])  # says what is wrong with it
             return None
-    quotes, escapes, minus_zeros = (raw.count(mark) - aside.count(mark) for mark in (b'"', b"\\", b"-0"))
+    quotes, escapes = (raw.count(mark) - aside.count(mark) for mark in (b'"', b"\\"))
+    minus_zeros = raw.count(b"-0") - aside.count(b"-0") if b"-" in raw else 0
     if escapes or minus_zeros or quotes != _QUOTES_OF_ENTRY * len(entries) + 2 * bool(aside):
         return None
     if not aside.startswith(b"{"):

@@ -45,7 +45,8 @@ def size(nbytes: int) -> str:
 def show_checkpoint(checkpoint: Checkpoint, keys: Sequence[str], wrappers: tuple[str, ...]) -> Iterator[str]:
     """List the tensors of a checkpoint, and what is worth knowing of the file."""
     manifest = checkpoint.manifest
-    yield from table((key, *_columns(manifest[key])) for key in keys)
+    specs = manifest.tensors
+    yield from table((key, *_columns(specs[key])) for key in keys)
     yield ""
     chosen = f", state dict '{checkpoint.select}'" if checkpoint.select else ""
     yield f"{checkpoint.path.name}: {checkpoint.format}{chosen}"

@@ -67,6 +67,8 @@ class Checkpoint(Struct, frozen=True):
 def find_aliases(tensors: Mapping[str, TensorRef]) -> tuple[tuple[str, ...], ...]:
     """Group the keys whose tensors are the same view: same place in the file, shape, stride, dtype and lazy bits."""
     begins = [_begin(ref) for ref in tensors.values()]
+    if len({*begins}) == len(begins):
+        return ()
     shared = {begin for begin, number in Counter(begins).items() if number > 1}
     groups: dict[object, list[str]] = {}
     for (key, ref), begin in zip(tensors.items(), begins, strict=True):
