@@ -210,11 +210,8 @@ def _nearest(keys: tuple[str, ...]) -> str:
 
 def show_plan(plan: Plan) -> Iterator[str]:
     """Show, per target key, from what and by which line it is made, then the account."""
-    origins = plan.recipe.origins
-    rows = [
-        (key, str(row.expr.spec), f"<- {row.expr}", str(origins[row.rule - 1]) if row.rule else "")
-        for key, row in plan.outputs.items()
-    ]
+    origins = ["", *map(str, plan.recipe.origins)]
+    rows = [(key, str(row.expr.spec), f"<- {row.expr}", origins[row.rule or 0]) for key, row in plan.outputs.items()]
     yield from table(rows) if rows else ()
     for step in plan.steps:
         yield f"{step.origin}: {count(step.edit.selected, 'key')}"

@@ -79,6 +79,6 @@ def _manifest(document: Any) -> Manifest:  # JSON of unknown shape
 
 def _spec(key: str, entry: dict[str, Any]) -> TensorSpec:
     shape = entry["shape"]
-    if not all(type(extent) is int and extent >= 0 for extent in shape):
+    if not {int}.issuperset(map(type, shape)) or min(shape, default=0) < 0:
         raise ValueError(f"the shape of '{key}' is {shape}")
     return TensorSpec(tuple(shape), DType(entry["dtype"]))
