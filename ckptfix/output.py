@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from ckptfix.counts import count
 from ckptfix.errors import InvalidCall, OutputExists, UnsupportedOutput
 from ckptfix.execute.destination import Destination
 from ckptfix.execute.finite import Count
 from ckptfix.execute.moves import move_of
 from ckptfix.execute.receipt import Receipt
-from ckptfix.execute.workers import MEMORY, threads_within
+from ckptfix.execute.workers import MEMORY, least_memory, threads_within
 from ckptfix.execute.write import Options, Progress
 from ckptfix.execute.write_set import write_alone, write_set
 from ckptfix.expr import leaves
@@ -183,6 +184,11 @@ def _check_budget(job: Job, memory: int | None, max_output: int | None) -> None:
         )
     if memory is None:
         return
+    if memory < (least := least_memory(len(outputs))):
+        raise InvalidCall(
+            f"to write {count(len(outputs), 'tensor')} takes up to {least} bytes, --memory allows {memory}",
+            hint=f"give --memory {-(-least // 10**6)}MB or more",
+        )
     for key, expr in outputs.items():
         needed = expr.spec.nbytes + sum(leaf.spec.nbytes for leaf in leaves(expr))
         if needed > memory and move_of(expr, job.checkpoint.tensors) is None:

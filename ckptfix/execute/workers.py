@@ -15,6 +15,8 @@ _BASE = 96 << 20
 """What the interpreter, numpy and a header of many thousand tensors take."""
 _THREAD = 40 << 20
 """What one thread takes that turns a large tensor around."""
+_LEAST, _TENSOR = 48_000_000, 2500
+"""What any run may take, and for each tensor: its entries in two headers, in the plan and in the receipt."""
 MOST_THREADS = 4
 """More of them wait for one another at the files that they write."""
 
@@ -23,6 +25,11 @@ def threads_within(memory: int) -> int:
     """Choose how many threads write: as many as there are processors and memory for, one at least."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(processors, MOST_THREADS, (memory - _BASE) // _THREAD))
+
+
+def least_memory(tensors: int) -> int:
+    """Give the bytes that writing so many tensors may take by one thread, which no bound can be below."""
+    return _LEAST + _TENSOR * tensors
 
 
 class Stopped(Exception):

@@ -128,19 +128,27 @@ def test_bounds(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapt("net.pth", TARGET, "-o", "out.pth", "--max-output", "100", status=2)
     assert capsys.readouterr().err == "error: the output takes 104 bytes, --max-output allows 100\n"
     assert not Path("out.pth").exists()
-    adapt("net.pth", TARGET, "-o", "out.pth", "--max-output", "1.5KiB", "--memory", "20", "--dtype", "BF16")
+    adapt("net.pth", TARGET, "-o", "out.pth", "--max-output", "1.5KiB", "--memory", "50MB", "--dtype", "BF16")
+
+
+def test_memory_is_not_promised_below_what_a_run_takes(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapt("net.pth", TARGET, "-o", "out.pth", "--memory", "1", status=2)
+    message = "to write 4 tensors takes up to 48010000 bytes, --memory allows 1 (give --memory 49MB or more)"
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not Path("out.pth").exists()
+    adapt("net.pth", TARGET, "-o", "out.pth", "--memory", "49MB")
 
 
 def test_a_tensor_that_is_computed_is_held_to_the_memory(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"w": torch.ones(4, 4)}, "small.pth")
-    torch.save({"w": torch.ones(8, 8)}, "large.pth")
+    torch.save({"w": torch.ones(2000, 2000)}, "small.pth")
+    torch.save({"w": torch.ones(4000, 2500)}, "large.pth")
     Path("r.yaml").write_text(
-        "ckptfix: 1\nrules:\n  - {op: resize, keys: w, layout: h w, axes: {h: 8, w: 8}, mode: bilinear}\n"
+        "ckptfix: 1\nrules:\n  - {op: resize, keys: w, layout: h w, axes: {h: 4000, w: 2500}, mode: bilinear}\n"
     )
-    adapt("small.pth", "large.pth", "-r", "r.yaml", "-o", "out.pth", "--memory", "300", status=2)
-    message = "'w' is computed as a whole, which takes 320 bytes, --memory allows 300"
+    adapt("small.pth", "large.pth", "-r", "r.yaml", "-o", "out.pth", "--memory", "55MB", status=2)
+    message = "'w' is computed as a whole, which takes 56000000 bytes, --memory allows 55000000"
     assert capsys.readouterr().err.startswith(f"error: {message} (")
-    adapt("small.pth", "large.pth", "-r", "r.yaml", "-o", "out.pth", "--memory", "320")
+    adapt("small.pth", "large.pth", "-r", "r.yaml", "-o", "out.pth", "--memory", "56MB")
 
 
 @pytest.mark.parametrize(
