@@ -21,7 +21,7 @@ def test_a_tensor_of_a_distributed_file_that_is_said_to_lie_elsewhere(tmp_path: 
     for key in written.tensors:
         for step in (-64, 64, 1 << 40):
             ref = written.tensors[key]
-            moved = replace(ref, storage=ref.storage._replace(offset=ref.storage.offset + step))
+            moved = replace(ref, storage=replace(ref.storage, offset=ref.storage.offset + step))
             found = check_archive(replace(written, tensors={**written.tensors, key: moved}))
             assert found.passed is False
             assert found.problems == (f"1 tensor not where the layout puts them: {key}",)
