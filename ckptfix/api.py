@@ -167,7 +167,8 @@ def adapt(
     `also` names what goes along in a `.pth`, at its place in the source: `optimizer`, on whose moments the rules are
     replayed, or the path of another state dict, such as an average of the weights. `sync` waits until the disk has
     the output. `memory` and `max_output` are bounds in bytes: for what writing takes (256 MiB unasked, and on top what
-    a tensor takes that must be computed as a whole), and for the output, which has one by the source's size unasked.
+    a tensor takes that must be computed as a whole; none below 48 MB and 2.5 KB a tensor is taken), and for the output,
+    which has one by the source's size unasked.
     Raises PlanErrors or its one part, IncompletePlan, OutputExists, WriteFailed, and what reading raises.
     """
     job = plan_output(

@@ -1,4 +1,4 @@
-"""A file system of its own, on a file that a loop device shows as a disk."""
+"""Small file systems of their own: for a folder, or on a file that a loop device shows as a disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SMALL = 400 << 20
+"""Bytes of a small disk: mkfs.xfs makes none below 300 MB."""
+
 
 class NoDisk(Exception):
     """This machine cannot make or mount the file system; the message says why."""
 
 
 @contextmanager
-def disk(kind: str, folder: Path, nbytes: int) -> Iterator[Path]:
-    """Mount a new file system on a new folder. Only what is written takes room. Raises NoDisk."""
+def disk(kind: str, folder: Path, nbytes: int = SMALL) -> Iterator[Path]:
+    """Make a file system, and mount it on a new folder. Only what is written takes room. Raises NoDisk."""
     make = shutil.which(f"mkfs.{kind}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if make is None:
         raise NoDisk(f"mkfs.{kind} is not installed")
@@ -24,19 +27,22 @@ def disk(kind: str, folder: Path, nbytes: int) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(nbytes)
     try:
-        _run(make, "-q", image)
-        folder.mkdir()
-        _run("mount", "-t", kind, "-o", "loop", image, folder)
-        try:
+        subprocess.run([make, "-q", image], check=True, capture_output=True)  # noqa: S603
+        with mounted(folder, "-t", kind, "-o", "loop", device=image):
             yield folder
-        finally:
-            _run("umount", "--lazy", folder)
     finally:
         image.unlink()
 
 
-def _run(*command: str | Path) -> None:
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if ended.returncode:
-        said = (ended.stderr or ended.stdout).strip().splitlines()
-        raise NoDisk(f"{Path(command[0]).name}: {said[0] if said else f'exit status {ended.returncode}'}")
+@contextmanager
+def mounted(folder: Path, *options: str, device: str | Path = "none") -> Iterator[Path]:
+    """Mount a file system on a new folder. Raises NoDisk."""
+    folder.mkdir()
+    command = ["mount", *options, device, folder]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if made.returncode:
+        raise NoDisk(f"only who may mount can try a small file system: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # noqa: S603, S607

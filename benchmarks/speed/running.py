@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.speed.checkpoints import make, write_target
-from benchmarks.speed.disk import NoDisk, disk
+from benchmarks.speed.disk import SMALL, NoDisk, disk
 from benchmarks.speed.measure import Lane, Result, race
 from benchmarks.speed.outputs import difference
 from benchmarks.speed.rows import Contender, Row
 from benchmarks.speed.tools import RECIPES, Tools
 
 CHUNK = 1 << 22
-DISK = 400 << 20
-"""Bytes of a disk beside those of a checkpoint three times: mkfs.xfs makes none below 300 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,8 @@ class Course:
         """Run a row. Contenders that are not installed or that fail are in the results, with the reason."""
         if not row.disk:
             return self._run(row)
-        room = DISK + 3 * row.checkpoint.nbytes
         try:
-            with disk(row.disk, self.scratch / row.disk, room) as place:
+            with disk(row.disk, self.scratch / row.disk, SMALL + 3 * row.checkpoint.nbytes) as place:
                 return replace(self, scratch=place)._run(row)
         except NoDisk as error:
             return Finished(row, {one.name: Result(one.name, failure=str(error)) for one in row.contenders})

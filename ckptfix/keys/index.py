@@ -10,6 +10,8 @@ T = TypeVar("T")
 
 _Group = dict[str, None]
 """Keys in their order, each once."""
+_Cut = Callable[[str, int], str | None]
+"""Gives so many segments of a key, at one of its ends."""
 _MOST_SEGMENTS = 3
 
 
@@ -29,16 +31,13 @@ class KeyIndex:
 
     def __init__(self, keys: Mapping[str, object]) -> None:
         self.keys = keys
+        self._new: list[str] = []
         self._sorted: dict[tuple[_Cut, int], dict[str | None, _Group]] = {}
 
     def follow(self, keys: Mapping[str, object], new: Iterable[str]) -> None:
         """Go on with a mapping that has lost some keys and then got the `new` ones, last of all."""
         self.keys = keys
-        for key in new:
-            for (cut, number), groups in self._sorted.items():
-                group = groups.setdefault(cut(key, number), {})
-                group.pop(key, None)
-                group[key] = None
+        self._new += new
 
     def between(self, start: str, end: str) -> list[str]:
         """List the keys that begin with one text and end with another, in the order of the mapping."""
@@ -48,15 +47,19 @@ class KeyIndex:
         return [key for key in found if key.startswith(start) and key.endswith(end) and key in self.keys]
 
     def _by(self, cut: _Cut, number: int) -> dict[str | None, _Group]:
+        """Sort in what has come since, and give the keys by so many segments."""
+        for (known, segments), groups_of in self._sorted.items():
+            for key in self._new:
+                group = groups_of.setdefault(known(key, segments), {})
+                group.pop(key, None)
+                group[key] = None
+        self._new.clear()
         groups = self._sorted.get((cut, number))
         if groups is None:
             groups = self._sorted[cut, number] = {}
             for key in self.keys:
                 groups.setdefault(cut(key, number), {})[key] = None
         return groups
-
-
-_Cut = Callable[[str, int], str | None]
 
 
 def _first(text: str, number: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Small file systems that share blocks, and how much of a file is shared."""
+"""Small file systems, which not every machine can make, and how much of a file is shared."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from benchmarks.speed import disk as disks
+from benchmarks.speed.disk import NoDisk
 
-SIZE = 400 << 20
-"""Bytes of a disk: mkfs.xfs makes none below 300 MB. Only what is written takes room."""
 _FIEMAP, _SHARED, _LAST = 0xC020660B, 0x2000, 0x1
 """From linux/fiemap.h."""
 
 
 @contextmanager
-def disk(kind: str, folder: Path) -> Iterator[Path]:
-    """Make and mount a file system that can share blocks; skip where this machine cannot."""
+def or_skip(made: AbstractContextManager[Path]) -> Iterator[Path]:
+    """Enter a file system; skip where this machine cannot make or mount it."""
     with ExitStack() as stack:
         try:
-            place = stack.enter_context(disks.disk(kind, folder, SIZE))
-        except disks.NoDisk as error:
+            place = stack.enter_context(made)
+        except NoDisk as error:
             pytest.skip(str(error))
         yield place
 

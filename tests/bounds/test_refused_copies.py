@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.speed.disk import disk
 from tests.cli.running import ROOT, spawn
 from tests.durability.refusing import NUMBERS
 
-from .disks import disk
+from .disks import or_skip
 
 pytestmark = pytest.mark.skipif(platform.machine() not in NUMBERS, reason="the numbers of its calls are not listed")
 
@@ -50,7 +51,7 @@ def test_the_output_is_the_same(calls: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", ["EOPNOTSUPP", "EINVAL"])
 def test_a_file_system_that_could_share(error: str, tmp_path: Path) -> None:
-    with disk("xfs", tmp_path / "disk") as folder:
+    with or_skip(disk("xfs", tmp_path / "disk")) as folder:
         source = folder / "source.safetensors"
         save(source)
         assert adapt_refused("fallocate=EOPNOTSUPP", source, folder / "plain.safetensors") > 0

@@ -18,10 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.speed.disk import disk
 from ckptfix import adapt
 from tests.cli.running import ROOT, spawn
 
-from .disks import disk, shared_bytes
+from .disks import or_skip, shared_bytes
 
 BLOCK = 4096
 RENAME = 'ckptfix: 1\nrules: [{op: rename, map: {"a.{x:**}": "b.{x}"}}]\n'
@@ -31,7 +32,7 @@ OLD = b"the old file"
 
 @pytest.fixture(scope="module", params=["xfs", "btrfs"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with disk(request.param, tmp_path_factory.mktemp(request.param) / "disk") as place:
+    with or_skip(disk(request.param, tmp_path_factory.mktemp(request.param) / "disk")) as place:
         yield place
 
 

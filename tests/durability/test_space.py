@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.speed.disk import mounted
 from ckptfix import adapt
 from ckptfix.cli.main import run
 from ckptfix.errors import WriteFailed
 from ckptfix.execute import space
 from ckptfix.execute.atomic import new_file, write_whole
+from tests.bounds.disks import or_skip
 from tests.trust import record
 
 SIZES = 20
@@ -34,19 +35,6 @@ def largest_file(nbytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextmanager
-def mounted(folder: Path, *options: str, device: str | Path = "none") -> Iterator[Path]:
-    """A small file system of its own."""
-    folder.mkdir()
-    made = subprocess.run(["mount", *options, device, folder], capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"only who may mount can try a small file system: {made.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def assert_untouched(out: Path) -> None:
@@ -123,7 +111,7 @@ def test_a_small_file_system_at_many_sizes(name: str, source: Path, tmp_path: Pa
     pages = -(-whole.stat().st_size // 4096)
     for number in range(SIZES):
         size = 4096 * (2 + pages * number // SIZES)  # one page for the old file, at most all but one of the new
-        with mounted(tmp_path / f"disk{number}", "-t", "tmpfs", "-o", f"size={size}") as disk:
+        with or_skip(mounted(tmp_path / f"disk{number}", "-t", "tmpfs", "-o", f"size={size}")) as disk:
             out = disk / name
             out.write_bytes(OLD)
             with pytest.raises(WriteFailed, match="no space left on device") as caught:
@@ -139,7 +127,7 @@ def test_a_small_file_system_at_many_sizes(name: str, source: Path, tmp_path: Pa
 def test_where_nothing_can_be_reserved_the_free_space_is_asked_for(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=64k") as disk:
+    with or_skip(mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=64k")) as disk:
         monkeypatch.setattr(space, "_fallocate", lambda: lambda fd, nbytes: errno.EOPNOTSUPP)
         begun: list[int] = []
         with pytest.raises(WriteFailed, match="no space left on device"):
@@ -148,13 +136,13 @@ def test_where_nothing_can_be_reserved_the_free_space_is_asked_for(
 
 
 def test_a_file_system_that_counts_no_space_and_reserves_none(source: Path, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-t", "ramfs") as disk:
+    with or_skip(mounted(tmp_path / "disk", "-t", "ramfs")) as disk:
         adapt(source, source, disk / "out.pth")
         assert list(disk.iterdir()) == [disk / "out.pth"]
 
 
 def test_a_file_system_that_is_read_only(source: Path, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "ro") as disk:
+    with or_skip(mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "ro")) as disk:
         with pytest.raises(WriteFailed, match="read-only file system"):
             adapt(source, source, disk / "out.pth")
         assert list(disk.iterdir()) == []

@@ -92,7 +92,8 @@ def directory(members: Mapping[str, Member], crc32: Mapping[str, int]) -> tuple[
     locator = _END64_LOCATOR.pack(b"PK\6\7", 0, start + length, 1)
     short = min(count, 0xFFFF)
     end = _END.pack(b"PK\5\6", 0, 0, short, short, min(length, _SENTINEL), min(start, _SENTINEL), 0)
-    return start, bytes(records + end64 + locator + end)
+    records += end64 + locator + end
+    return start, bytes(records)
 
 
 def seal_members(
